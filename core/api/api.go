@@ -1,0 +1,280 @@
+// Package api is the wire types of the local HTTP API on run/service.sock (design section 5). It imports only layer 0.
+// Routes:
+//
+//	GET    /version                       VersionReply
+//	GET    /status                        ServiceStatus
+//	GET    /openapi.json                  the document generated from these types
+//	POST   /provision                     ProvisionRequest -> ProvisionReply (waits until the guest answers unless NoWait)
+//	GET    /list                          ListReply
+//	GET    /info/{id}                     SandboxInfo
+//	GET    /logs/{id}?tail=N&follow=1     LogsReply, or with follow text/plain as it grows
+//	POST   /exec/{id}                     ExecRequest -> ExecReply (output capped at MaxBufferedOutput each, Truncated says so)
+//	POST   /exec/{id}/stream              101 upgrade "capsem-stream/1": CBOR-free frames of proto.Kind; first client frame is JSON ExecRequest
+//	                                      as KindData; or, with Accept: application/x-ndjson, StreamLine values
+//	GET    /jobs/{id}                     JobsReply
+//	GET    /jobs/{id}/{job}?wait=1        proto.Job
+//	DELETE /jobs/{id}/{job}               cancels
+//	POST   /read_file/{id}                FilePath -> FileText (text, <= MaxTextFile)
+//	POST   /write_file/{id}               FileText -> Success
+//	GET    /files/{id}?path=&depth=       FilesReply
+//	GET    /files/{id}/content?path=      raw bytes, chunked, any size
+//	POST   /files/{id}/content?path=&mode= raw bytes in, any size -> FileReply
+//	GET    /files/{id}/stat?path=         proto.FileInfo
+//	DELETE /files/{id}/content?path=&recursive=1
+//	POST   /files/{id}/mkdir?path=&mode=  FileReply
+//	POST   /terminal/{id}                 TerminalReply: the worker's socket
+//	POST   /forward/{id}?port=N           101 upgrade "capsem-forward/1": raw bytes
+//	POST   /stop/{id}                     StopReply
+//	POST   /restart/{id}                  ProvisionReply
+//	DELETE /delete/{id}                   Success
+//	POST   /resume/{name}                 ProvisionReply
+//	POST   /persist/{id}                  PersistRequest -> Success
+//	POST   /purge                         PurgeRequest -> PurgeReply
+//	POST   /run                           RunRequest -> ExecReply
+//	GET    /service-logs                  text, last 100 KiB
+//	POST   /shutdown                      Success; the service exits, VMs keep running
+package api
+
+import (
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+)
+
+// Limits of the API.
+const (
+	// MaxBody bounds a JSON request body.
+	MaxBody = 1 << 20
+	// MaxTextFile bounds read_file and write_file; larger files go through /files/{id}/content.
+	MaxTextFile = 10 << 20
+	// MaxBufferedOutput bounds each stream of the buffered exec and run; the stream route has no cap.
+	MaxBufferedOutput = 10 << 20
+	// UpgradeStream and UpgradeForward are the Upgrade tokens.
+	UpgradeStream  = "capsem-stream/1"
+	UpgradeForward = "capsem-forward/1"
+	// VersionHeader carries the build version, both ways.
+	VersionHeader = "Capsem-Version"
+)
+
+// ErrorBody is every error answer.
+type ErrorBody struct {
+	// Error is the failure.
+	Error ErrorInfo `json:"error"`
+}
+
+// ErrorInfo says what went wrong and what to do.
+type ErrorInfo struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// VersionReply describes the running service.
+type VersionReply struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit"`
+	BuildTime string `json:"build_time"`
+	Protocol  int    `json:"protocol"`
+	PID       int    `json:"pid"`
+}
+
+// ServiceStatus is the service's own state.
+type ServiceStatus struct {
+	VersionReply
+	// UptimeSecs is since the service started.
+	UptimeSecs int64  `json:"uptime_secs"`
+	Home       string `json:"home"`
+	// Running, Stopped and MaxVMs count VMs.
+	Running int `json:"running"`
+	Stopped int `json:"stopped"`
+	MaxVMs  int `json:"max_vms"`
+	// Accelerator is the verdict for this host: kvm or tcg, with why.
+	Accelerator string      `json:"accelerator"`
+	Assets      AssetHealth `json:"assets"`
+}
+
+// AssetHealth says whether a VM can be booted.
+type AssetHealth struct {
+	Ready   bool     `json:"ready"`
+	Version string   `json:"version,omitempty"`
+	Missing []string `json:"missing,omitempty"`
+}
+
+// ProvisionRequest creates a VM and starts it.
+type ProvisionRequest struct {
+	// Name makes it persistent; empty makes a temporary one.
+	Name string `json:"name,omitempty"`
+	// RAMMB, CPUs and DiskMB default to the settings when 0.
+	RAMMB  int `json:"ram_mb,omitempty"`
+	CPUs   int `json:"cpus,omitempty"`
+	DiskMB int `json:"disk_mb,omitempty"`
+	// Persistent must agree with Name when set.
+	Persistent bool `json:"persistent,omitempty"`
+	// Env is set in every command of the VM.
+	Env map[string]string `json:"env,omitempty"`
+	// NoWait answers as soon as the worker runs instead of when the guest answers.
+	NoWait bool `json:"no_wait,omitempty"`
+}
+
+// ProvisionReply names the VM.
+type ProvisionReply struct {
+	ID string `json:"id"`
+	// UDSPath is the worker's socket.
+	UDSPath string `json:"uds_path"`
+}
+
+// SandboxInfo describes one VM.
+type SandboxInfo struct {
+	ID         string          `json:"id"`
+	Name       string          `json:"name,omitempty"`
+	PID        int             `json:"pid,omitempty"`
+	Status     lifecycle.State `json:"status"`
+	Persistent bool            `json:"persistent"`
+	RAMMB      int             `json:"ram_mb"`
+	CPUs       int             `json:"cpus"`
+	DiskMB     int             `json:"disk_mb"`
+	// Version is the asset version it boots.
+	Version string `json:"version"`
+	// SizeBytes is what its directory takes on disk (allocated blocks).
+	SizeBytes int64 `json:"size_bytes"`
+	// CreatedAt is RFC 3339; UptimeSecs since the guest answered.
+	CreatedAt  string `json:"created_at"`
+	UptimeSecs int64  `json:"uptime_secs"`
+	// HypervisorPID, Accelerator and Carrier are of a live VM.
+	HypervisorPID int    `json:"hypervisor_pid,omitempty"`
+	Accelerator   string `json:"accelerator,omitempty"`
+	Carrier       string `json:"carrier,omitempty"`
+	// LastError says why it is Defunct.
+	LastError string `json:"last_error,omitempty"`
+	// Step is what a Booting VM is doing.
+	Step string `json:"step,omitempty"`
+	// BootStages is the guest's own timing; BootMS from worker start to ready.
+	BootStages []proto.BootStage `json:"boot_stages,omitempty"`
+	BootMS     int64             `json:"boot_ms,omitempty"`
+	// Dir is its directory on the host; UDSPath its worker's socket.
+	Dir     string `json:"dir,omitempty"`
+	UDSPath string `json:"uds_path,omitempty"`
+}
+
+// ListReply is every VM.
+type ListReply struct {
+	Sandboxes   []SandboxInfo `json:"sandboxes"`
+	AssetHealth AssetHealth   `json:"asset_health"`
+}
+
+// LogsReply is the logs of one VM, also of one that failed and is gone.
+type LogsReply struct {
+	// Logs is both, under headings; the others each alone.
+	Logs        string `json:"logs"`
+	SerialLogs  string `json:"serial_logs,omitempty"`
+	ProcessLogs string `json:"process_logs,omitempty"`
+}
+
+// ExecRequest runs a command in a VM.
+type ExecRequest struct {
+	// Command is run by bash -c; Argv as it is. One of them.
+	Command string            `json:"command,omitempty"`
+	Argv    []string          `json:"argv,omitempty"`
+	Dir     string            `json:"dir,omitempty"`
+	Env     map[string]string `json:"env,omitempty"`
+	// TimeoutSecs kills the command after that time; 0 means no limit.
+	TimeoutSecs float64 `json:"timeout_secs,omitempty"`
+	// Stdin says that input frames will come (stream route only). StdinText is input for the buffered route.
+	Stdin     bool   `json:"stdin,omitempty"`
+	StdinText string `json:"stdin_text,omitempty"`
+	// PTY asks for a terminal (stream route only).
+	PTY *proto.WindowSize `json:"pty,omitempty"`
+	// Detach answers at once with the job; the command goes on.
+	Detach bool `json:"detach,omitempty"`
+}
+
+// ExecReply is the result of a buffered command.
+type ExecReply struct {
+	Stdout   string `json:"stdout"`
+	Stderr   string `json:"stderr"`
+	ExitCode int    `json:"exit_code"`
+	Signal   string `json:"signal,omitempty"`
+	// Error says why the command could not be run.
+	Error string `json:"error,omitempty"`
+	// Truncated says that a stream was longer than MaxBufferedOutput.
+	Truncated bool `json:"truncated,omitempty"`
+	// DurationUS is the guest's own time for the command, in microseconds.
+	DurationUS int64  `json:"duration_us"`
+	Job        string `json:"job,omitempty"`
+}
+
+// StreamLine is one NDJSON line of a command's stream. Exactly one field is set.
+type StreamLine struct {
+	Started *proto.Started     `json:"started,omitempty"`
+	Stdout  []byte             `json:"stdout,omitempty"` // base64
+	Stderr  []byte             `json:"stderr,omitempty"` // base64
+	Exit    *proto.ExitStatus  `json:"exit,omitempty"`
+	Error   *proto.StreamError `json:"error,omitempty"`
+}
+
+// RunRequest creates a temporary VM, runs a command and destroys the VM.
+type RunRequest struct {
+	ExecRequest
+	RAMMB  int `json:"ram_mb,omitempty"`
+	CPUs   int `json:"cpus,omitempty"`
+	DiskMB int `json:"disk_mb,omitempty"`
+}
+
+// JobsReply lists the jobs of one VM, newest first.
+type JobsReply struct {
+	Jobs []proto.Job `json:"jobs"`
+}
+
+// FilePath names a file in the VM, beneath /root unless absolute.
+type FilePath struct {
+	Path string `json:"path"`
+}
+
+// FileText is a text file.
+type FileText struct {
+	Path    string `json:"path,omitempty"`
+	Content string `json:"content"`
+}
+
+// FilesReply lists files, directories first.
+type FilesReply struct {
+	Files []proto.FileInfo `json:"files"`
+}
+
+// FileReply describes a file after it was written.
+type FileReply struct {
+	Success bool            `json:"success"`
+	Info    *proto.FileInfo `json:"info,omitempty"`
+}
+
+// TerminalReply tells a client where to attach (proto.OpTerminal).
+type TerminalReply struct {
+	UDSPath string `json:"uds_path"`
+}
+
+// Success is a bare acknowledgement.
+type Success struct {
+	Success bool `json:"success"`
+}
+
+// StopReply says whether the VM was kept.
+type StopReply struct {
+	Success    bool `json:"success"`
+	Persistent bool `json:"persistent"`
+}
+
+// PersistRequest names a temporary VM.
+type PersistRequest struct {
+	Name string `json:"name"`
+}
+
+// PurgeRequest destroys temporary VMs, and named ones too when All.
+type PurgeRequest struct {
+	All bool `json:"all"`
+}
+
+// PurgeReply counts what was destroyed.
+type PurgeReply struct {
+	Purged           int `json:"purged"`
+	PersistentPurged int `json:"persistent_purged"`
+	EphemeralPurged  int `json:"ephemeral_purged"`
+}

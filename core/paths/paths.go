@@ -1,0 +1,130 @@
+// Package paths is the one place that knows the name of everything capsem keeps on disk (design section 4).
+package paths
+
+import (
+	"errors"
+	"path/filepath"
+)
+
+// Home is CAPSEM_HOME: the directory, mode 0700, under which all state of one installation lives.
+type Home string
+
+// ErrNoHome is returned when neither CAPSEM_HOME nor HOME is set.
+var ErrNoHome = errors.New("neither CAPSEM_HOME nor HOME is set")
+
+// Resolve returns CAPSEM_HOME, else $HOME/.capsem, as an absolute path.
+func Resolve(getenv func(string) string) (Home, error) {
+	dir := getenv("CAPSEM_HOME")
+	if dir == "" {
+		if getenv("HOME") == "" {
+			return "", ErrNoHome
+		}
+		dir = filepath.Join(getenv("HOME"), ".capsem")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return Home(abs), nil
+}
+
+func (h Home) join(parts ...string) string {
+	return filepath.Join(append([]string{string(h)}, parts...)...)
+}
+
+// Dir is the home directory itself.
+func (h Home) Dir() string { return string(h) }
+
+// Bin holds the installed binary and its links.
+func (h Home) Bin() string { return h.join("bin") }
+
+// Assets holds manifest.json and one v<VERSION> directory per built asset set.
+func (h Home) Assets() string { return h.join("assets") }
+
+// Manifest is the list of built assets with their hashes.
+func (h Home) Manifest() string { return h.join("assets", "manifest.json") }
+
+// AssetVersion is the directory of one asset set.
+func (h Home) AssetVersion(version string) string { return h.join("assets", "v"+version) }
+
+// Templates holds empty formatted disks and, later, warm-start templates.
+func (h Home) Templates() string { return h.join("templates") }
+
+// Images holds forked images.
+func (h Home) Images() string { return h.join("images") }
+
+// UserConfig is the user's settings file.
+func (h Home) UserConfig() string { return h.join("user.toml") }
+
+// CorpConfig is the machine owner's settings file; no environment variable overrides it.
+func CorpConfig() string { return "/etc/capsem/corp.toml" }
+
+// Run holds sockets, pids, locks and the state of VMs.
+func (h Home) Run() string { return h.join("run") }
+
+// ServiceSocket is the socket of the local API, mode 0600.
+func (h Home) ServiceSocket() string { return h.join("run", "service.sock") }
+
+// ServicePID holds the process id of the running service.
+func (h Home) ServicePID() string { return h.join("run", "service.pid") }
+
+// ServiceLock is flocked by the running service for as long as it lives.
+func (h Home) ServiceLock() string { return h.join("run", "service.lock") }
+
+// ServiceLog is the log of the service.
+func (h Home) ServiceLog() string { return h.join("run", "service.log") }
+
+// Registry is the list of named VMs.
+func (h Home) Registry() string { return h.join("run", "persistent_registry.json") }
+
+// AcceleratorVerdict remembers whether KVM really boots a guest on this host (design D4).
+func (h Home) AcceleratorVerdict() string { return h.join("run", "accelerator.json") }
+
+// Instances holds one socket and one lock per worker.
+func (h Home) Instances() string { return h.join("run", "instances") }
+
+// InstanceSocket is where the worker of one VM listens. Clients use the path that the service returns, since a path
+// over the limit of sockaddr_un is moved elsewhere.
+func (h Home) InstanceSocket(id string) string { return h.join("run", "instances", id+".sock") }
+
+// InstanceLock is flocked by the worker of one VM for as long as it lives, and holds its process id.
+func (h Home) InstanceLock(id string) string { return h.join("run", "instances", id+".lock") }
+
+// Session is the directory of an unnamed VM.
+func (h Home) Session(id string) VM { return VM(h.join("run", "sessions", id)) }
+
+// Sessions holds the directories of unnamed VMs.
+func (h Home) Sessions() string { return h.join("run", "sessions") }
+
+// Persistent is the directory of a named VM.
+func (h Home) Persistent(name string) VM { return VM(h.join("run", "persistent", name)) }
+
+// PersistentDir holds the directories of named VMs.
+func (h Home) PersistentDir() string { return h.join("run", "persistent") }
+
+// Failed is where the directory of an unnamed VM that died unexpectedly is kept for its logs.
+func (h Home) Failed() string { return h.join("run", "failed") }
+
+// Record is the directory of one session's database, which outlives the VM.
+func (h Home) Record(id string) string { return h.join("sessions", id) }
+
+// VM is the directory of one VM, mode 0700. persist renames it while the VM runs, so a worker keeps what it opened.
+type VM string
+
+// Dir is the directory itself.
+func (v VM) Dir() string { return string(v) }
+
+// Spec is what the service asked the worker to run.
+func (v VM) Spec() string { return filepath.Join(string(v), "vm.json") }
+
+// Workspace is the only directory the guest will ever see.
+func (v VM) Workspace() string { return filepath.Join(string(v), "workspace") }
+
+// SystemDisk is the qcow2 file under the guest's overlay.
+func (v VM) SystemDisk() string { return filepath.Join(string(v), "system.qcow2") }
+
+// SerialLog is what the guest wrote to its console.
+func (v VM) SerialLog() string { return filepath.Join(string(v), "serial.log") }
+
+// ProcessLog is what the worker logged.
+func (v VM) ProcessLog() string { return filepath.Join(string(v), "process.log") }

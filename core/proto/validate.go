@@ -1,0 +1,108 @@
+package proto
+
+import (
+	"encoding/hex"
+	"fmt"
+	"path"
+	"regexp"
+)
+
+// Limits of the handshake (reference/capsem-guest.md 1.3).
+const (
+	// MaxBootFiles and MaxBootFileBytes bound FileWrite, in count and in total.
+	MaxBootFiles     = 64
+	MaxBootFileBytes = 10 << 20
+	// MaxBootStages bounds BootTiming; MaxStageUS one stage.
+	MaxBootStages = 32
+	MaxStageUS    = 600_000_000
+)
+
+var (
+	stageName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
+	// hostName is RFC 1123's label.
+	hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	zoneName = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}$`)
+)
+
+func (b BootConfig) validate() error {
+	if id, err := hex.DecodeString(b.MachineID); err != nil || len(id) != 16 {
+		return fmt.Errorf("machine id is not 32 hex digits")
+	}
+	switch {
+	case len(b.ID) > 64 || len(b.Name) > 64:
+		return fmt.Errorf("id or name is longer than 64 bytes")
+	case !hostName.MatchString(b.Hostname):
+		return fmt.Errorf("host name %.70q is not a label", b.Hostname)
+	case b.Timezone != "" && !zoneName.MatchString(b.Timezone):
+		return fmt.Errorf("time zone %.70q is malformed", b.Timezone)
+	case b.EpochNS <= 0:
+		return fmt.Errorf("clock is not set")
+	case len(b.Entropy) < 32 || len(b.Entropy) > 512:
+		return fmt.Errorf("%d bytes of entropy are outside 32-512", len(b.Entropy))
+	}
+	return ValidateEnv(b.Env)
+}
+
+func (f FileWrite) validate() error {
+	if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || len(f.Path) > MaxPath {
+		return fmt.Errorf("path %.80q is not absolute and clean", f.Path)
+	}
+	if f.Mode&^0o777 != 0 {
+		return fmt.Errorf("mode %o has more than permission bits", f.Mode)
+	}
+	return nil
+}
+
+func (p Ping) validate() error {
+	if p.EpochNS <= 0 {
+		return fmt.Errorf("clock is not set")
+	}
+	return nil
+}
+
+func (s Shutdown) validate() error {
+	if s.GraceMS > 60_000 {
+		return fmt.Errorf("grace of %d ms is over 60 s", s.GraceMS)
+	}
+	return nil
+}
+
+func (r Ready) validate() error {
+	if len(r.Agent) > 64 || len(r.BootID) > 64 || !printable(r.Agent) || !printable(r.BootID) {
+		return fmt.Errorf("version or boot id is too long or not plain text")
+	}
+	return nil
+}
+
+func (b BootReady) validate() error {
+	if len(b.Failed) > MaxBootStages {
+		return fmt.Errorf("more than %d failed steps", MaxBootStages)
+	}
+	for _, f := range b.Failed {
+		if len(f) > 200 || !printable(f) {
+			return fmt.Errorf("a failed step is too long or not plain text")
+		}
+	}
+	return nil
+}
+
+func (b BootTiming) validate() error {
+	if len(b.Stages) > MaxBootStages {
+		return fmt.Errorf("more than %d stages", MaxBootStages)
+	}
+	for _, s := range b.Stages {
+		if !stageName.MatchString(s.Name) || s.DurationUS < 0 || s.DurationUS > MaxStageUS {
+			return fmt.Errorf("stage %.70q is malformed", s.Name)
+		}
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,31 @@
+package proto
+
+// VMSpec is what the service asks a worker to run: the file vm.json in the VM's directory, mode 0600.
+type VMSpec struct {
+	// ID addresses the VM on the API; for a named VM it is the name. Name is empty for an unnamed one.
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"`
+	// CPUs is 1-8, MemoryMB 256-16384, DiskMB the size of the system overlay.
+	CPUs     int `json:"cpus"`
+	MemoryMB int `json:"memory_mb"`
+	DiskMB   int `json:"disk_mb"`
+	// Env is the environment of every command in the VM.
+	Env map[string]string `json:"env,omitempty"`
+	// AssetVersion names the kernel, initrd and rootfs under assets/v<VERSION>.
+	AssetVersion string `json:"asset_version"`
+	// Accelerator is auto, kvm or tcg.
+	Accelerator string `json:"accelerator"`
+	// MachineID is the VM's own /etc/machine-id.
+	MachineID string `json:"machine_id"`
+	// Timezone is the host's IANA zone; may be empty.
+	Timezone string `json:"timezone,omitempty"`
+	// ReadyTimeoutMS is how long the guest may take to answer.
+	ReadyTimeoutMS int64 `json:"ready_timeout_ms"`
+	// UID and GID are who QEMU runs as when the worker is root; 0 means not to change.
+	UID uint32 `json:"uid,omitempty"`
+	GID uint32 `json:"gid,omitempty"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `json:"log_level,omitempty"`
+	// CreatedNS is when the VM was created, since 1970.
+	CreatedNS int64 `json:"created_ns"`
+}
