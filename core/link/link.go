@@ -27,11 +27,16 @@ type Session interface {
 	Listen(port proto.Port) (Listener, error)
 	// Nonce tells sessions apart.
 	Nonce() [16]byte
+	// Close ends the session and waits for its goroutines.
+	Close() error
+	Ending
+}
+
+// Ending tells when and why a session has ended.
+type Ending interface {
 	// Done is closed when the session has ended; Err then says why.
 	Done() <-chan struct{}
 	Err() error
-	// Close ends the session and waits for its goroutines.
-	Close() error
 }
 
 // Listener accepts the streams to one port.
