@@ -15,7 +15,7 @@ func checkStatic(path string) error {
 	if err != nil {
 		return fmt.Errorf("check %s: %w", path, err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			return fmt.Errorf("check %s: %w", path, errNotStatic)

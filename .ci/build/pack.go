@@ -26,7 +26,7 @@ func pack(raw, packed string) error {
 	if err != nil {
 		return fmt.Errorf("pack the agent: %w", err)
 	}
-	defer enc.Close() //nolint:errcheck // EncodeAll leaves nothing to flush
+	defer enc.Close()
 	if err := os.MkdirAll(filepath.Dir(packed), 0o755); err != nil {
 		return fmt.Errorf("pack the agent: %w", err)
 	}

@@ -3,7 +3,6 @@
 package ledger
 
 import (
-	"context"
 	"log/slog"
 	"time"
 )
@@ -33,6 +32,9 @@ type Log struct {
 
 // Record writes the event.
 func (l Log) Record(e Event) {
-	attrs := append([]slog.Attr{slog.Time("at", e.Time), slog.String("vm", e.VM)}, e.Attrs...)
-	l.Logger.LogAttrs(context.Background(), slog.LevelInfo, "event "+e.Kind, attrs...)
+	args := []any{slog.Time("at", e.Time), slog.String("vm", e.VM)}
+	for _, a := range e.Attrs {
+		args = append(args, a)
+	}
+	l.Logger.Info("event "+e.Kind, args...)
 }

@@ -1,7 +1,10 @@
 // Package lifecycle is the state machine of one VM: the states a user can see and the moves between them.
 package lifecycle
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // State is where a VM is in its life. The text is what list, info and the API show.
 type State string
@@ -51,10 +54,8 @@ func Check(from, to State) error {
 	if from == to {
 		return nil
 	}
-	for _, s := range moves[from] {
-		if s == to {
-			return nil
-		}
+	if slices.Contains(moves[from], to) {
+		return nil
 	}
 	return &TransitionError{From: from, To: to}
 }

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -91,30 +92,30 @@ type StreamError struct {
 func (e *ExecRequest) Validate() error {
 	switch {
 	case (e.Command == "") == (len(e.Argv) == 0):
-		return fmt.Errorf("give either a command or an argument list")
+		return errors.New("give either a command or an argument list")
 	case len(e.ID) > 64:
-		return fmt.Errorf("job id is longer than 64 bytes")
+		return errors.New("job id is longer than 64 bytes")
 	case len(e.Argv) > MaxArgs:
 		return fmt.Errorf("more than %d arguments", MaxArgs)
 	case strings.ContainsRune(e.Command, 0) || strings.ContainsRune(e.Dir, 0):
-		return fmt.Errorf("command or directory contains a NUL byte")
+		return errors.New("command or directory contains a NUL byte")
 	case len(e.Dir) > MaxPath:
 		return fmt.Errorf("working directory is longer than %d bytes", MaxPath)
 	case e.TimeoutMS < 0:
-		return fmt.Errorf("timeout is negative")
+		return errors.New("timeout is negative")
 	}
 	total := len(e.Command)
 	for _, a := range e.Argv {
 		total += len(a)
 		if strings.ContainsRune(a, 0) {
-			return fmt.Errorf("an argument contains a NUL byte")
+			return errors.New("an argument contains a NUL byte")
 		}
 	}
 	if total > MaxArgBytes {
 		return fmt.Errorf("command of %d bytes is over the limit of %d; send it through stdin or a file", total, MaxArgBytes)
 	}
 	if len(e.Argv) > 0 && e.Argv[0] == "" {
-		return fmt.Errorf("the program name is empty")
+		return errors.New("the program name is empty")
 	}
 	if e.PTY != nil {
 		if err := e.PTY.Validate(); err != nil {

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -74,7 +75,7 @@ func (f *FileRequest) Validate() error {
 	switch f.Op {
 	case FileRead, FileWriteOp, FileDelete, FileMkdir:
 		if f.Path == "" || f.Path == "." {
-			return fmt.Errorf("name a file, not the whole directory")
+			return errors.New("name a file, not the whole directory")
 		}
 	case FileList, FileStat:
 	default:
@@ -91,11 +92,11 @@ func (f *FileRequest) Validate() error {
 	}
 	for part := range strings.SplitSeq(f.Path, "/") {
 		if part == ".." {
-			return fmt.Errorf("path %.80q contains ..", f.Path)
+			return fmt.Errorf("path %.80q contains a parent directory (..) element", f.Path)
 		}
 	}
 	if f.Mode&^0o777 != 0 || f.Depth < 0 || f.Depth > 6 {
-		return fmt.Errorf("mode or depth out of range")
+		return errors.New("mode or depth out of range")
 	}
 	return nil
 }

@@ -2,7 +2,11 @@
 // unix socket, and the byte frames of a command's streams. It imports no transport; it validates what it decodes.
 package proto
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
 
 // Version is the protocol between host and guest agent and between service and worker. Both sides say theirs first and
 // refuse another major number with a clear text.
@@ -43,7 +47,7 @@ const (
 func (p Port) Known() bool { return p >= PortControl && p <= PortForward }
 
 // String returns the port as a number.
-func (p Port) String() string { return fmt.Sprintf("%d", uint32(p)) }
+func (p Port) String() string { return strconv.FormatUint(uint64(p), 10) }
 
 // StreamHeader opens every stream of the link: a CBOR frame of at most MaxHeader bytes.
 type StreamHeader struct {
@@ -61,7 +65,7 @@ func (h StreamHeader) Validate() error {
 		return fmt.Errorf("stream header: unknown port %d", h.Port)
 	}
 	if len(h.Process) > 128 || len(h.Dest) > 300 {
-		return fmt.Errorf("stream header: field too long")
+		return errors.New("stream header: field too long")
 	}
 	return nil
 }

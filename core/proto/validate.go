@@ -2,6 +2,7 @@ package proto
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -26,17 +27,17 @@ var (
 
 func (b BootConfig) validate() error {
 	if id, err := hex.DecodeString(b.MachineID); err != nil || len(id) != 16 {
-		return fmt.Errorf("machine id is not 32 hex digits")
+		return errors.New("machine id is not 32 hex digits")
 	}
 	switch {
 	case len(b.ID) > 64 || len(b.Name) > 64:
-		return fmt.Errorf("id or name is longer than 64 bytes")
+		return errors.New("id or name is longer than 64 bytes")
 	case !hostName.MatchString(b.Hostname):
 		return fmt.Errorf("host name %.70q is not a label", b.Hostname)
 	case b.Timezone != "" && !zoneName.MatchString(b.Timezone):
 		return fmt.Errorf("time zone %.70q is malformed", b.Timezone)
 	case b.EpochNS <= 0:
-		return fmt.Errorf("clock is not set")
+		return errors.New("clock is not set")
 	case len(b.Entropy) < 32 || len(b.Entropy) > 512:
 		return fmt.Errorf("%d bytes of entropy are outside 32-512", len(b.Entropy))
 	}
@@ -55,7 +56,7 @@ func (f FileWrite) validate() error {
 
 func (p Ping) validate() error {
 	if p.EpochNS <= 0 {
-		return fmt.Errorf("clock is not set")
+		return errors.New("clock is not set")
 	}
 	return nil
 }
@@ -69,7 +70,7 @@ func (s Shutdown) validate() error {
 
 func (r Ready) validate() error {
 	if len(r.Agent) > 64 || len(r.BootID) > 64 || !printable(r.Agent) || !printable(r.BootID) {
-		return fmt.Errorf("version or boot id is too long or not plain text")
+		return errors.New("version or boot id is too long or not plain text")
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func (b BootReady) validate() error {
 	}
 	for _, f := range b.Failed {
 		if len(f) > 200 || !printable(f) {
-			return fmt.Errorf("a failed step is too long or not plain text")
+			return errors.New("a failed step is too long or not plain text")
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"errors"
 	"fmt"
 
 	"capsem/core/lifecycle"
@@ -153,30 +154,30 @@ func (r *WorkerRequest) Validate() error {
 	switch r.Op {
 	case OpExec:
 		if r.Exec == nil {
-			return fmt.Errorf("exec request without a command")
+			return errors.New("exec request without a command")
 		}
 		return r.Exec.Validate()
 	case OpTerminal:
 		if r.Terminal == nil {
-			return fmt.Errorf("terminal request without a size")
+			return errors.New("terminal request without a size")
 		}
 		return r.Terminal.Validate()
 	case OpFile:
 		if r.File == nil {
-			return fmt.Errorf("file request without an operation")
+			return errors.New("file request without an operation")
 		}
 		return r.File.Validate()
 	case OpForward:
 		if r.ForwardPort == 0 {
-			return fmt.Errorf("forward request without a port")
+			return errors.New("forward request without a port")
 		}
 	case OpJob, OpWaitJob, OpCancelJob:
 		if r.Job == "" || len(r.Job) > 64 {
-			return fmt.Errorf("job id is empty or too long")
+			return errors.New("job id is empty or too long")
 		}
 	case OpRelocate:
 		if r.Dir == "" || r.ID == "" {
-			return fmt.Errorf("relocate request without a directory")
+			return errors.New("relocate request without a directory")
 		}
 	case OpStatus, OpWatch, OpJobs, OpStop, OpKill, OpPause, OpResume:
 	default:
