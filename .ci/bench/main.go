@@ -1,6 +1,5 @@
 // Command bench measures capsem as a user meets it and prints medians, each with its baseline from the same run.
-// It works in a CAPSEM_HOME of its own, which it removes, with the images of the test cache, and writes
-// dist/bench/latest.json. Run it by "go tool task bench"; words after -- pick benchmarks by a part of their name.
+// It works in a CAPSEM_HOME of its own in the user's cache directory and writes dist/bench/latest.json. Run it by "go tool task bench"; words after -- pick benchmarks by a part of their name.
 package main
 
 import (
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"capsem/core/paths"
 )
 
 // bench is what the benchmarks share.
@@ -22,6 +23,11 @@ type bench struct {
 	// root is the top of the repository, capsem the binary, tmp a directory that is removed at the end.
 	root, capsem, tmp string
 	report            report
+	// home, api and service (its process id) are set by serve; vmID by vm.
+	home    paths.Home
+	api     *localAPI
+	service int
+	vmID    string
 }
 
 // benchmark is one group of measurements.
@@ -34,6 +40,9 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"size", (*bench).size},
 	{"start", (*bench).start},
+	{"memory", (*bench).memory},
+	{"exec", (*bench).execRoundTrip},
+	{"exec-many", (*bench).execMany},
 }
 
 func main() {
@@ -51,7 +60,11 @@ func run(ctx context.Context, only []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.tmp)
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		b.close(cleanup)
+	}()
 	for _, m := range benchmarks {
 		if len(only) > 0 && !slices.ContainsFunc(only, func(o string) bool { return strings.Contains(m.name, o) }) {
 			continue

@@ -89,6 +89,10 @@ func TestLongFileIsFound(t *testing.T) {
 	expect(t, Sizes([]*File{source(t, "a.go", text[:len(text)-1])}))
 }
 
+func TestInitFunctionIsFound(t *testing.T) {
+	expect(t, NoInit([]*File{source(t, "a.go", "package a\nfunc init() {}\ntype t int\nfunc (t) init() {}\n")}), "a.go:2: func init")
+}
+
 func TestForbiddenWordsAreFound(t *testing.T) {
 	dir := t.TempDir()
 	lines := []string{
