@@ -1,0 +1,137 @@
+// Package cli is the command line: one file a verb, each parse, call, print. Everything a verb does to a VM goes through the
+// service's local API; only a terminal's bytes go to the worker itself.
+package cli
+
+import (
+	"context"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"capsem/core/client"
+	"capsem/core/entry"
+	"capsem/core/fault"
+	"capsem/core/paths"
+)
+
+// session is one run of the command line.
+type session struct {
+	env entry.Env
+	// dashed says that the guest's words came after a "--".
+	dashed bool
+	// connected is the client, once a verb needed it.
+	connected *client.Client
+}
+
+// Run is the command line personality.
+func Run(ctx context.Context, env entry.Env) error {
+	s := &session{env: env}
+	commands := s.commands()
+	a, err := arrange(commands, env.Args)
+	if err != nil {
+		return asVerb(a.cmd, err)
+	}
+	if a.help {
+		return s.help(commands, a.cmd)
+	}
+	s.dashed = a.dashed
+	return asVerb(a.cmd, s.app(commands).RunContext(ctx, append([]string{"capsem"}, a.words...)))
+}
+
+// asVerb gives capsem's own failures in run and exec the code that no guest command can be mistaken for.
+func asVerb(cmd *cli.Command, err error) error {
+	if err == nil || cmd == nil || guestAfter(cmd) < 0 {
+		return err
+	}
+	if code := fault.ExitCode(err); code != fault.ExitFailure {
+		return err
+	}
+	return &fault.Exit{Status: fault.ExitCapsem, Err: err}
+}
+
+// app wraps the commands for urfave/cli with its own printing and exiting turned off: errors are returned, and main prints them.
+func (s *session) app(commands []*cli.Command) *cli.App {
+	usage := func(c *cli.Context, err error, _ bool) error {
+		return fault.New(fault.Invalid, "%s", err).WithHint("see %s", strings.TrimSpace("capsem help "+c.Command.Name))
+	}
+	quiet(commands, usage)
+	return &cli.App{
+		Name: "capsem", HideHelp: true, HideVersion: true, Commands: commands,
+		Reader: s.env.Stdin, Writer: s.env.Stdout, ErrWriter: s.env.Stderr,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              usage,
+		DisableSliceFlagSeparator: true,
+		Flags:                     []cli.Flag{&cli.BoolFlag{Name: "version"}},
+		Action: func(c *cli.Context) error {
+			if c.Bool("version") {
+				return s.version(c.Context, c)
+			}
+			return unknownCommand(commands, "", c.Args().First())
+		},
+	}
+}
+
+// quiet sets on every command what urfave/cli does not inherit.
+func quiet(commands []*cli.Command, usage cli.OnUsageErrorFunc) {
+	for _, c := range commands {
+		c.HideHelp, c.OnUsageError = true, usage
+		quiet(c.Subcommands, usage)
+		if len(c.Subcommands) > 0 && c.Action == nil {
+			c.Action = func(ctx *cli.Context) error {
+				if ctx.Args().Len() == 0 {
+					return fault.New(fault.Invalid, "capsem %s needs a command", c.Name).WithHint("see capsem help %s", c.Name)
+				}
+				return unknownCommand(c.Subcommands, c.Name, ctx.Args().First())
+			}
+		}
+	}
+}
+
+// verb is what one command does.
+type verb func(ctx context.Context, c *cli.Context) error
+
+// action makes a verb that ends when the user interrupts it.
+func action(v verb) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		err := v(ctx, c)
+		if err != nil && ctx.Err() != nil {
+			return &fault.Exit{Status: fault.ExitInterrupted}
+		}
+		return err
+	}
+}
+
+// words checks the number of arguments of a verb; most is -1 for any number.
+func words(c *cli.Context, least, most int) ([]string, error) {
+	args := c.Args().Slice()
+	if len(args) >= least && (most < 0 || len(args) <= most) {
+		return args, nil
+	}
+	what := "too few arguments"
+	if len(args) > least {
+		what = "too many arguments"
+	}
+	return nil, fault.New(fault.Invalid, "capsem %s: %s", c.Command.Name, what).WithHint("usage: %s", usageOf(c.Command))
+}
+
+// home is CAPSEM_HOME.
+func (s *session) home() (paths.Home, error) {
+	home, err := paths.Resolve(s.env.Getenv)
+	if err != nil {
+		return "", fault.Wrap(err, fault.Invalid, "neither CAPSEM_HOME nor HOME is set").WithHint("set CAPSEM_HOME to a directory of your own")
+	}
+	return home, nil
+}
+
+// print writes text to standard output; a failure to do so is an error, never silence.
+func (s *session) print(text string) error {
+	if _, err := io.WriteString(s.env.Stdout, text); err != nil {
+		return fault.Wrap(err, fault.Internal, "cannot write the output: %s", err)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"capsem/core/api"
+	"capsem/core/fault"
+	"capsem/core/lifecycle"
+)
+
+func (s *session) listCommand() *cli.Command {
+	return &cli.Command{
+		Name: "list", Aliases: []string{"ls"}, Category: groupSessions, Usage: "all VMs", UsageText: "list [-q] [--json]",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "ids only"}, jsonFlag()},
+		Description: "Shows every VM: running ones, and named ones that are stopped. Under a VM that died stands its last word.",
+		Action:      action(s.list),
+	}
+}
+
+func (s *session) list(ctx context.Context, c *cli.Context) error {
+	if _, err := words(c, 0, 0); err != nil {
+		return err
+	}
+	svc, err := s.service(ctx)
+	if err != nil {
+		return err
+	}
+	reply, err := svc.List(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	switch {
+	case c.Bool("json"):
+		return s.printJSON(reply)
+	case c.Bool("quiet"):
+		var ids strings.Builder
+		for _, vm := range reply.Sandboxes {
+			ids.WriteString(vm.ID + "\n")
+		}
+		return s.print(ids.String())
+	}
+	return s.print(vmTable(reply.Sandboxes))
+}
+
+// vmTable is the table of list. A Defunct VM is followed by why, and what to do.
+func vmTable(vms []api.SandboxInfo) string {
+	var cells strings.Builder
+	w := tabwriter.NewWriter(&cells, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tNAME\tSTATUS\tRAM\tCPUs\tUPTIME")
+	for _, vm := range vms {
+		name := vm.Name
+		if name == "" {
+			name = "-"
+		}
+		up := "-"
+		if lifecycle.Live(vm.Status) {
+			up = uptime(vm.UptimeSecs)
+		}
+		fmt.Fprintln(w, strings.Join([]string{vm.ID, name, string(vm.Status), gigabytes(vm.RAMMB), strconv.Itoa(vm.CPUs), up}, "\t"))
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	lines := strings.SplitAfter(cells.String(), "\n")
+	var out strings.Builder
+	for i, line := range lines {
+		out.WriteString(line)
+		if i > 0 && i <= len(vms) && vms[i-1].Status == lifecycle.Defunct {
+			out.WriteString(epitaph(vms[i-1]))
+		}
+	}
+	return out.String()
+}
+
+// epitaph is the last log line of a VM that died, and what to do about it.
+func epitaph(vm api.SandboxInfo) string {
+	text := ""
+	if last := lastLine(vm.LastError); last != "" {
+		text = "  last log line: " + last + "\n"
+	}
+	if vm.Persistent {
+		return text + fmt.Sprintf("  capsem resume %s starts it again; capsem logs %s tells more\n", vm.ID, vm.ID)
+	}
+	return text + fmt.Sprintf("  capsem logs %s tells more; capsem delete %s removes it\n", vm.ID, vm.ID)
+}
+
+// lastLine is the last line of a guest's text that says something, cut to fit a screen.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	line := []rune(clean(lines[len(lines)-1]))
+	if len(line) > 120 {
+		line = append(line[:119], '…')
+	}
+	return string(line)
+}
+
+// clean makes one line of a guest's text safe for a terminal.
+func clean(text string) string { return fault.Line(&fault.Error{Message: text}) }
+
+// printJSON prints a value as indented JSON.
+func (s *session) printJSON(v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode output: %w", err)
+	}
+	return s.print(string(text) + "\n")
+}
