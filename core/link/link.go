@@ -77,6 +77,21 @@ type RequestOpener interface {
 	OpenWith(ctx context.Context, header proto.StreamHeader, first []byte) (Stream, error)
 }
 
+// OpenWith is s.Open with the first bytes of the stream, in one write where s can do that.
+func OpenWith(ctx context.Context, s Session, header proto.StreamHeader, first []byte) (Stream, error) {
+	if o, ok := s.(RequestOpener); ok {
+		return o.OpenWith(ctx, header, first)
+	}
+	st, err := s.Open(ctx, header)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := st.Write(first); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return st, nil
+}
+
 // Listener accepts the streams to one port.
 type Listener interface {
 	Accept(ctx context.Context) (Stream, error)
