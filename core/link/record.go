@@ -100,6 +100,11 @@ func (r *recordConn) next() error {
 			if err := r.control(); err != nil {
 				return err
 			}
+		case padByte:
+			if r.check.peerIsHost {
+				return ErrPeerRestarted
+			}
+			fallthrough
 		default:
 			return fmt.Errorf("%w: a record begins with byte %#x", errCorrupt, b[0])
 		}
@@ -128,8 +133,8 @@ func (r *recordConn) data(b []byte) error {
 	return nil
 }
 
-// control handles a control record inside a session: duplicates of our own are skipped, a HELLO of another host ends the
-// session and stays in the buffer for the Acceptor.
+// control handles a control record inside a session: duplicates of our own are skipped, a HELLO of another host (or the
+// padding before it) ends the session and stays in the buffer for the Acceptor.
 func (r *recordConn) control() error {
 	if err := r.w.need(controlSize); err != nil {
 		return err
