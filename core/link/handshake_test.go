@@ -35,7 +35,7 @@ func (p serialPort) connect(t *testing.T) Session {
 	if err := p.host.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	s, err := Connect(ctx, borrowed{p.host}, quiet())
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"capsem/core/proto"
 )
 
-// patience bounds what must happen but may take long on a busy machine.
-const patience = 30 * time.Second
+// soon bounds what must happen but may take long on a busy machine.
+const soon = 30 * time.Second
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -61,7 +61,13 @@ func unixPair(tb testing.TB) (net.Conn, net.Conn) {
 // pair starts a session over two connected ends and closes it at the end of the test.
 func pair(tb testing.TB, h net.Conn, g io.ReadWriteCloser) (host, guest Session) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	return pairWith(tb, h, g, usual)
+}
+
+// pairWith is pair with other time limits on the host's side.
+func pairWith(tb testing.TB, h net.Conn, g io.ReadWriteCloser, p patience) (host, guest Session) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), soon)
 	defer cancel()
 	type result struct {
 		s   Session
@@ -72,7 +78,7 @@ func pair(tb testing.TB, h net.Conn, g io.ReadWriteCloser) (host, guest Session)
 		s, err := Accept(ctx, g, quiet())
 		accepted <- result{s, err}
 	}()
-	host, err := Connect(ctx, h, quiet())
+	host, err := connect(ctx, h, quiet(), p)
 	if err != nil {
 		tb.Fatalf("Connect: %v", err)
 	}
@@ -131,7 +137,7 @@ func open(tb testing.TB, s Session, port proto.Port) Stream {
 
 func accept(tb testing.TB, l Listener) Stream {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), soon)
 	defer cancel()
 	st, err := l.Accept(ctx)
 	if err != nil {
@@ -157,7 +163,7 @@ func ended(tb testing.TB, s Session) error {
 	select {
 	case <-s.Done():
 		return s.Err()
-	case <-time.After(patience):
+	case <-time.After(soon):
 		tb.Fatal("the session does not end")
 		return nil
 	}
@@ -167,7 +173,7 @@ func ended(tb testing.TB, s Session) error {
 func noLeaks(tb testing.TB) {
 	tb.Helper()
 	tb.Cleanup(func() {
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(soon)
 		for {
 			left := linkGoroutines()
 			if len(left) == 0 {

@@ -139,7 +139,7 @@ func (s *session) releaseIncoming() {
 
 // route reads what a stream wants and gives it to the listener.
 func (s *session) route(st *stream) {
-	header, err := readHeader(st.mux)
+	header, err := readHeader(st.mux, s.limits.header)
 	if err != nil {
 		if !errors.Is(err, yamux.ErrSessionShutdown) && !s.mux.IsClosed() {
 			s.log.Debug("link: dropping a stream without a proper header", "err", err)
@@ -154,9 +154,9 @@ func (s *session) route(st *stream) {
 	}
 }
 
-func readHeader(ys *yamux.Stream) (proto.StreamHeader, error) {
+func readHeader(ys *yamux.Stream, limit time.Duration) (proto.StreamHeader, error) {
 	var h proto.StreamHeader
-	if err := ys.SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+	if err := ys.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return h, fmt.Errorf("read stream header: %w", err)
 	}
 	if err := proto.ReadFrame(ys, proto.MaxHeader, &h); err != nil {
@@ -171,7 +171,7 @@ func readHeader(ys *yamux.Stream) (proto.StreamHeader, error) {
 // listenerFor finds the listener of a port. Just after the start of a session it waits for one, since both sides may use
 // the session before the other has said where it listens.
 func (s *session) listenerFor(port proto.Port) *listener {
-	grace := time.NewTimer(time.Until(s.started.Add(startGrace)))
+	grace := time.NewTimer(time.Until(s.started.Add(s.limits.start)))
 	defer grace.Stop()
 	for {
 		s.mu.Lock()

@@ -21,15 +21,29 @@ const (
 	MaxIncoming = 512
 	// acceptBacklog bounds streams made but not yet looked at, listenBacklog those waiting in one Listener.
 	acceptBacklog, listenBacklog = 256, 128
-	// headerTimeout is how long a stream may take to say what it wants.
-	headerTimeout = 10 * time.Second
-	// startGrace is how long after its start a session waits for a Listener instead of refusing a stream.
-	startGrace = 5 * time.Second
+	// lingerBytes bounds what a closed stream still takes before it is reset.
+	lingerBytes = 1 << 20
 )
+
+// patience is the time limits of a session.
+type patience struct {
+	// header is how long a stream may take to say what it wants.
+	header time.Duration
+	// linger is how long a closed stream waits for the other side to close it too, before it is reset.
+	linger time.Duration
+	// start is how long after its start a session waits for a Listener instead of refusing a stream.
+	start time.Duration
+}
+
+var usual = patience{header: 10 * time.Second, linger: 5 * time.Second, start: 5 * time.Second}
 
 // Connect starts a session as the host. It writes and reads on the carrier until the guest answers, ctx ends or the
 // carrier breaks. The session owns the carrier, also when Connect fails.
 func Connect(ctx context.Context, carrier net.Conn, log *slog.Logger) (Session, error) {
+	return connect(ctx, carrier, log, usual)
+}
+
+func connect(ctx context.Context, carrier net.Conn, log *slog.Logger, p patience) (Session, error) {
 	w := newWire(carrier)
 	boundSendBuffer(carrier)
 	nonce, err := greet(ctx, w)
@@ -39,7 +53,7 @@ func Connect(ctx context.Context, carrier net.Conn, log *slog.Logger) (Session, 
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	return newSession(w, nonce, true, w.close, log)
+	return newSession(w, nonce, true, p, w.close, log)
 }
 
 // Accept waits for a host and starts a session as the guest. The session owns the carrier, also when Accept fails.
@@ -88,7 +102,7 @@ func (a *Acceptor) accept(ctx context.Context, release func() error) (Session, e
 	if err != nil {
 		return nil, err
 	}
-	a.last, err = newSession(a.w, nonce, false, release, a.log)
+	a.last, err = newSession(a.w, nonce, false, usual, release, a.log)
 	return a.last, err
 }
 
@@ -102,6 +116,7 @@ type session struct {
 	mux     *yamux.Session
 	log     *slog.Logger
 	release func() error
+	limits  patience
 	started time.Time
 
 	done chan struct{}
@@ -119,9 +134,10 @@ type session struct {
 	closed   func() error
 }
 
-func newSession(w *wire, nonce [16]byte, host bool, release func() error, log *slog.Logger) (Session, error) {
+func newSession(w *wire, nonce [16]byte, host bool, p patience, release func() error, log *slog.Logger) (Session, error) {
 	s := &session{
-		nonce: nonce, host: host, conn: newRecordConn(w, nonce, host), log: log, release: release, started: time.Now(),
+		nonce: nonce, host: host, conn: newRecordConn(w, nonce, host), log: log, release: release,
+		limits: p, started: time.Now(),
 		done: make(chan struct{}), listeners: map[proto.Port]*listener{}, changed: make(chan struct{}),
 	}
 	s.closed = sync.OnceValue(s.shut)

@@ -125,7 +125,7 @@ func TestRefusedStreams(t *testing.T) {
 		}
 	})
 	t.Run("nobody listens once the session has begun", func(t *testing.T) {
-		guest.(*session).started = time.Now().Add(-startGrace)
+		guest.(*session).started = time.Now().Add(-usual.start)
 		st := open(t, host, proto.PortTerminal)
 		if _, err := st.Read(make([]byte, 1)); !errors.Is(err, ErrRefused) {
 			t.Errorf("Read: %v, want ErrRefused", err)
@@ -202,7 +202,7 @@ func TestCloseUnblocksReadersAndWriters(t *testing.T) {
 			if !errors.Is(err, net.ErrClosed) {
 				t.Errorf("%s: %v, want net.ErrClosed", name, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(soon):
 			t.Fatalf("%s goes on after Close", name)
 		}
 	}

@@ -15,12 +15,6 @@ import (
 	"capsem/core/proto"
 )
 
-const (
-	// lingerTime and lingerBytes bound what a closed stream still takes before it is reset.
-	lingerTime  = 5 * time.Second
-	lingerBytes = 1 << 20
-)
-
 type stream struct {
 	s      *session
 	mux    *yamux.Stream
@@ -168,7 +162,7 @@ func (st *stream) linger() {
 	if st.eof {
 		return
 	}
-	if err := st.mux.SetReadDeadline(time.Now().Add(lingerTime)); err != nil {
+	if err := st.mux.SetReadDeadline(time.Now().Add(st.s.limits.linger)); err != nil {
 		return
 	}
 	n, err := io.CopyN(io.Discard, st.mux, lingerBytes)
