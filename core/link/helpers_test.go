@@ -24,12 +24,16 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // socketPair is a connected pair of unix sockets: what a virtio-serial port looks like to the host.
 func socketPair(tb testing.TB) (net.Conn, net.Conn) {
 	tb.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	var conns [2]net.Conn
 	for i, fd := range fds {
+		syscall.CloseOnExec(fd)
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			tb.Fatal(err)
+		}
 		f := os.NewFile(uintptr(fd), "socketpair")
 		if conns[i], err = net.FileConn(f); err != nil {
 			tb.Fatal(err)

@@ -43,6 +43,10 @@ const (
 	PortForward Port = 5011
 )
 
+// SerialPortName is the name of the virtio-serial port that carries the link where there is no AF_VSOCK. Over AF_VSOCK the
+// guest listens on PortControl, and the host dials it.
+const SerialPortName = "capsem.link"
+
 // Known reports whether p is one of the ports above.
 func (p Port) Known() bool { return p >= PortControl && p <= PortForward }
 
