@@ -1,0 +1,35 @@
+//go:build linux
+
+// Package layout is every name that the guest's own programs agree on: where their binaries, sockets and records are.
+package layout
+
+// Names in the running guest.
+const (
+	// RunDir holds all that is below; a tmpfs.
+	RunDir = "/run/capsem"
+	// BinDir holds the guest binaries, read-only: one file under each of Programs.
+	BinDir = RunDir + "/bin"
+	// LinkSocket is where guest programs reach the host through the agent.
+	LinkSocket = RunDir + "/link.sock"
+	// BootReport is a stage.Report of the boot, for the agent.
+	BootReport = RunDir + "/boot.json"
+	// GraceFile holds, in milliseconds, how long processes get to end when PID 1 is told to power off or reboot.
+	GraceFile = RunDir + "/grace_ms"
+	// LowerDir is the read-only root file system under the overlay; SystemDir the ext4 that holds its upper layer.
+	LowerDir  = RunDir + "/lower"
+	SystemDir = RunDir + "/system"
+	// CgroupDir is the cgroup v2 tree of commands.
+	CgroupDir = "/sys/fs/cgroup/capsem"
+	// Bashrc configures shells on a terminal.
+	Bashrc = "/etc/capsem/bashrc"
+	// Home is where commands run unless told otherwise.
+	Home = "/root"
+)
+
+// Programs are the names of the guest binary in BinDir.
+func Programs() []string { return []string{"init", "agent", "sysutil", "doctor"} }
+
+// Links are the symbolic links to sysutil.
+func Links() []string {
+	return []string{"/sbin/shutdown", "/sbin/halt", "/sbin/poweroff", "/sbin/reboot", "/usr/local/bin/suspend"}
+}

@@ -1,0 +1,94 @@
+//go:build linux
+
+package pid1
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkEvery is how often StopAll looks whether everything has ended.
+const checkEvery = 10 * time.Millisecond
+
+// StopAll asks every process but PID 1 and the agent to end, and kills what has not ended when grace is over, the agent
+// included. The agent lives on until then so that last words reach the host.
+func StopAll(agent int, grace time.Duration) {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGCONT} { // interactive shells heed only HUP
+		for _, pid := range processes(agent) {
+			_ = unix.Kill(pid, sig) //nolint:errcheck // it may have ended
+		}
+	}
+	over := time.NewTimer(grace)
+	defer over.Stop()
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+wait:
+	for len(processes(agent)) > 0 {
+		reapAll()
+		select {
+		case <-tick.C:
+		case <-over.C:
+			break wait
+		}
+	}
+	_ = unix.Kill(-1, unix.SIGKILL) //nolint:errcheck // no process is left then
+	// Killed processes still hold files; the disk can be made read-only only after them.
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && len(processes(0)) > 0; {
+		reapAll()
+		<-tick.C
+	}
+}
+
+func reapAll() {
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+	}
+}
+
+// processes lists the living processes of user space but PID 1 and one other.
+func processes(but int) []int {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1) //nolint:errcheck // what was read before an error is of use
+	var pids []int
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid <= 2 || pid == but {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err == nil && alive(stat) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// alive reports whether a line of /proc/PID/stat is of a process that is neither a zombie nor a kernel thread.
+func alive(stat []byte) bool {
+	i := bytes.LastIndexByte(stat, ')')
+	if i < 0 {
+		return false
+	}
+	fields := bytes.Fields(stat[i+1:]) // state, ppid, pgrp, session, tty, tpgid, flags
+	if len(fields) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	const kernelThread = 0x00200000 // PF_KTHREAD
+	return err == nil && flags&kernelThread == 0 && fields[0][0] != 'Z' && fields[0][0] != 'X'
+}
