@@ -130,7 +130,6 @@ type session struct {
 	// changed is closed and replaced when a listener is added.
 	changed  chan struct{}
 	incoming int
-	bulk     bulkMeter
 	closed   func() error
 }
 
@@ -159,6 +158,7 @@ func newSession(w *wire, nonce [16]byte, host bool, p patience, release func() e
 	}
 	s.wg.Go(s.acceptLoop)
 	s.wg.Go(s.watch)
+	s.wg.Go(func() { s.conn.acker(s.mux.CloseChan()) })
 	return s, nil
 }
 
@@ -181,7 +181,10 @@ func (s *session) watch() {
 	cause := s.conn.why()
 	s.mu.Lock()
 	s.closing = true
-	if s.err == nil && cause != nil {
+	if s.err == nil && errors.Is(cause, io.EOF) {
+		// Not wrapped: a lost session must never look like the clean end of a stream.
+		s.err = fmt.Errorf("%w: the carrier was closed", ErrSessionEnded)
+	} else if s.err == nil && cause != nil {
 		s.err = fmt.Errorf("%w: %w", ErrSessionEnded, cause)
 	} else if s.err == nil {
 		s.err = ErrSessionEnded
