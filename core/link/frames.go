@@ -64,8 +64,10 @@ const maxHeld = 40 * frameHead
 // maxFrameBody is the longest body of a frame that we send: with what may be held before it, it fits in one record.
 const maxFrameBody = maxPayload - maxHeld - 2*frameHead
 
-// frameWriter gathers what yamux writes until it should leave: a header and its body together, and a frame that only
-// makes a stream together with the StreamHeader that always follows it.
+// frameWriter gathers what yamux writes until it should leave: a header and its body together; a frame that only makes a
+// stream (SYN) together with the StreamHeader that always follows it; and one that only confirms a stream (ACK) together
+// with whatever comes next, since yamux needs it for nothing but counting unconfirmed streams, up to acceptBacklog, of
+// which at most maxHeld bytes' worth wait here.
 type frameWriter struct {
 	// buf is room for a record's head, then frames.
 	buf []byte
@@ -88,7 +90,8 @@ func (f *frameWriter) add(p []byte) bool {
 		f.body = int(binary.BigEndian.Uint32(p[8:]))
 		return f.body == 0
 	}
-	return binary.BigEndian.Uint16(p[2:]) != flagSYN || len(f.buf) >= maxHeld
+	flags := binary.BigEndian.Uint16(p[2:])
+	return (flags != flagSYN && flags != flagACK) || len(f.buf) >= maxHeld
 }
 
 // insert adds a whole frame of ours and reports whether buf should leave now; inside a frame it waits for its end.

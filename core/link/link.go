@@ -9,7 +9,7 @@
 // forked or rewound goes on in the middle of a frame whose other half no longer exists. So everything is a record:
 //
 //	control  magic(8) kind(1) version(1) zero(2) nonce(16) crc32(4)   HELLO, ACK, START, GO
-//	data     0xD7 length(3) payload tag(4)                            whole yamux frames; tag is taken from the nonce
+//	data     0xD7 length(3) received(4) payload tag(4)                whole yamux frames; tag is taken from the nonce
 //
 // The host sends padding as long as the longest record, then HELLO{nonce} again and again until it finds ACK{nonce},
 // then START{nonce}; the guest drops everything up to START, sends GO{nonce}; the host drops everything up to GO; data
@@ -17,6 +17,9 @@
 // be mistaken. A host that died inside a record leaves the guest waiting for the rest: the padding of the next host
 // fills it up, the tag at its end is then wrong, the whole record is dropped (nothing made up is ever delivered), the old
 // session ends and the guest looks for the HELLO that follows. A HELLO inside the payload of an intact record is data.
+//
+// The length may be 0: then the record only says how many payload bytes have been received, which every data record does.
+// Bulk writers keep about inFlight bytes between the two sides, so that a keystroke does not queue behind a transfer.
 //
 // # Streams
 //

@@ -14,7 +14,7 @@ const (
 	// maxRecord is the longest data record: what a virtio-serial port takes in one write.
 	maxRecord = 32 << 10
 	// recordHead and recordTail are the bytes around a payload.
-	recordHead, recordTail = 4, 4
+	recordHead, recordTail = 8, 4
 	maxPayload             = maxRecord - recordHead - recordTail
 )
 
@@ -28,6 +28,9 @@ type recordConn struct {
 	nonce           [16]byte
 	peerTag, ownTag [4]byte
 	check           frameChecker
+	flow            *flow
+	// tell wakes acker.
+	tell chan struct{}
 
 	// payload is what is left of the current record; used is its whole length on the wire.
 	payload []byte
@@ -46,7 +49,7 @@ type recordConn struct {
 }
 
 func newRecordConn(w *wire, nonce [16]byte, host bool) *recordConn {
-	r := &recordConn{w: w, nonce: nonce, check: frameChecker{peerIsHost: !host}}
+	r := &recordConn{w: w, nonce: nonce, check: frameChecker{peerIsHost: !host}, flow: newFlow(), tell: make(chan struct{}, 1)}
 	copy(r.ownTag[:], nonce[:4])
 	copy(r.peerTag[:], nonce[4:8])
 	if !host {
@@ -113,7 +116,7 @@ func (r *recordConn) next() error {
 
 func (r *recordConn) data(b []byte) error {
 	n := int(b[1])<<16 | int(b[2])<<8 | int(b[3])
-	if n == 0 || n > maxPayload {
+	if n > maxPayload {
 		return fmt.Errorf("%w: a record of %d bytes", errCorrupt, n)
 	}
 	total := recordHead + n + recordTail
@@ -125,12 +128,46 @@ func (r *recordConn) data(b []byte) error {
 		r.w.discard(total)
 		return fmt.Errorf("%w: a record has the wrong end", errCorrupt)
 	}
+	r.used = total
 	if err := r.check.frames(b[recordHead : recordHead+n]); err != nil {
-		r.w.discard(total)
 		return err
 	}
-	r.payload, r.used = b[recordHead:recordHead+n], total
+	tell, ok := r.flow.arrived(n, binary.BigEndian.Uint32(b[4:]))
+	if !ok {
+		return fmt.Errorf("%w: a record confirms bytes that were never sent", errCorrupt)
+	}
+	if tell {
+		select {
+		case r.tell <- struct{}{}:
+		default:
+		}
+	}
+	r.payload = b[recordHead : recordHead+n]
 	return nil
+}
+
+// acker tells the other side what has been received when no record of ours did so lately. Reading must not wait for the
+// carrier's write side, so it runs in a goroutine of its own.
+func (r *recordConn) acker(done <-chan struct{}) {
+	for {
+		select {
+		case <-r.tell:
+		case <-done:
+			return
+		}
+		if err := r.confirm(); err != nil {
+			return
+		}
+	}
+}
+
+func (r *recordConn) confirm() error {
+	r.wmu.Lock()
+	defer r.wmu.Unlock()
+	if r.out.body > 0 {
+		return nil // the record being put together will say it
+	}
+	return r.flush()
 }
 
 // control handles a control record inside a session: duplicates of our own are skipped, a HELLO of another host (or the
@@ -202,6 +239,7 @@ func (r *recordConn) writeRecord() error {
 		return fmt.Errorf("%w: %d bytes to send are more than a record holds", errCorrupt, n)
 	}
 	binary.BigEndian.PutUint32(rec, dataByte<<24|uint32(n)) //nolint:gosec // at most maxPayload
+	binary.BigEndian.PutUint32(rec[4:], r.flow.sending(n))
 	rec = append(rec, r.ownTag[:]...)
 	r.out.buf = rec[:recordHead]
 	if _, err := r.w.carrier.Write(rec); err != nil {

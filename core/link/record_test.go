@@ -10,7 +10,7 @@ import (
 
 // record wraps frames as a session with that tag would.
 func record(frames []byte, tag [4]byte) []byte {
-	b := binary.BigEndian.AppendUint32(nil, dataByte<<24|uint32(len(frames)))
+	b := binary.BigEndian.AppendUint64(nil, uint64(dataByte<<24|uint32(len(frames)))<<32)
 	return append(append(b, frames...), tag[:]...)
 }
 
@@ -42,8 +42,8 @@ func TestRecordsThatAreRefused(t *testing.T) {
 	good := dataFrame(2, []byte("good"))
 	for name, b := range map[string][]byte{
 		"no record":                 []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
-		"an empty record":           record(nil, tag),
-		"a record over the limit":   binary.BigEndian.AppendUint32(nil, dataByte<<24|(maxPayload+1)),
+		"bytes confirmed too early": append([]byte{dataByte, 0, 0, 0, 0, 0, 0, 1}, tag[:]...),
+		"a record over the limit":   binary.BigEndian.AppendUint64(nil, (dataByte<<24|(maxPayload+1))<<32),
 		"a wrong tag":               record(good, [4]byte{1}),
 		"a frame cut short":         record(good[:10], tag),
 		"a body longer than record": record(frame(typeData, 0, 2, 100, 1, 2), tag),
@@ -103,7 +103,7 @@ func TestFramesLeaveInOneWrite(t *testing.T) {
 	}
 	write([]byte("abc"))
 	write(frame(typeWindow, 0, 1, 1000))
-	want := []int{8 + 12 + 12 + 3, 8 + 12, 8 + 12}
+	want := []int{12 + 12 + 12 + 3, 12 + 12, 12 + 12}
 	if len(c.writes) != 3 || c.writes[0] != want[0] || c.writes[1] != want[1] || c.writes[2] != want[2] {
 		t.Errorf("writes of %v bytes, want %v", c.writes, want)
 	}

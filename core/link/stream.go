@@ -28,9 +28,10 @@ type stream struct {
 	got, eof bool
 
 	closed atomic.Bool
-	// dmu guards the read deadline: once closed it belongs to linger.
-	dmu  sync.Mutex
-	once sync.Once
+	// dmu guards the deadlines: once closed the read deadline belongs to linger.
+	dmu           sync.Mutex
+	writeDeadline time.Time
+	once          sync.Once
 }
 
 func newStream(s *session, ys *yamux.Stream, h proto.StreamHeader) *stream {
@@ -74,24 +75,63 @@ func (st *stream) readError(err error) error {
 	return fmt.Errorf("read stream: %w", err)
 }
 
-// Write sends p in pieces small enough that other streams are not kept waiting.
+// Write sends p, in pieces and at a pace that do not keep other streams waiting when it is long.
 func (st *stream) Write(p []byte) (int, error) {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
-	chunk, leave := st.s.bulk.enter(len(p))
+	if len(p) <= smallWrite {
+		return st.put(p)
+	}
+	piece, leave := st.s.conn.flow.enter()
 	defer leave()
-	total := 0
-	for {
-		if st.closed.Load() {
-			return total, fmt.Errorf("write stream: %w", net.ErrClosed)
+	for total := 0; ; {
+		if err := st.awaitRoom(); err != nil {
+			return total, err
 		}
-		n, err := st.mux.Write(p[total:min(len(p), total+chunk())])
+		n, err := st.put(p[total : total+piece(len(p)-total)])
 		total += n
-		if err != nil {
-			return total, st.writeError(err)
+		if err != nil || total == len(p) {
+			return total, err
 		}
-		if total == len(p) {
-			return total, nil
+	}
+}
+
+func (st *stream) put(p []byte) (int, error) {
+	if st.closed.Load() {
+		return 0, fmt.Errorf("write stream: %w", net.ErrClosed)
+	}
+	n, err := st.mux.Write(p)
+	if err != nil {
+		return n, st.writeError(err)
+	}
+	return n, nil
+}
+
+// awaitRoom waits until less than inFlight bytes are under way. Close and a new deadline wake it.
+func (st *stream) awaitRoom() error {
+	for {
+		room := st.s.conn.flow.full()
+		if room == nil {
+			return nil
+		}
+		st.dmu.Lock()
+		deadline := st.writeDeadline
+		st.dmu.Unlock()
+		late, stop := (<-chan time.Time)(nil), func() bool { return true }
+		if !deadline.IsZero() {
+			timer := time.NewTimer(time.Until(deadline))
+			late, stop = timer.C, timer.Stop
+		}
+		select {
+		case <-room:
+		case <-late:
+			return st.writeError(yamux.ErrTimeout)
+		case <-st.s.mux.CloseChan():
+			return st.s.ended()
+		}
+		stop()
+		if st.closed.Load() {
+			return fmt.Errorf("write stream: %w", net.ErrClosed)
 		}
 	}
 }
@@ -142,6 +182,7 @@ func (st *stream) leave(finish func()) {
 	st.closed.Store(true)
 	_ = st.mux.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // never fails
 	st.dmu.Unlock()
+	st.s.conn.flow.wake()
 	if !st.s.spawn(func() {
 		finish()
 		if st.counted {
@@ -196,7 +237,11 @@ func (st *stream) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline bounds how long Write waits for the other side to make room in the stream. It does not bound a carrier
 // that takes no bytes at all, as of a paused VM.
 func (st *stream) SetWriteDeadline(t time.Time) error {
-	return st.setDeadline(st.mux.SetWriteDeadline, t)
+	return st.setDeadline(func(t time.Time) error {
+		st.writeDeadline = t
+		st.s.conn.flow.wake()
+		return st.mux.SetWriteDeadline(t)
+	}, t)
 }
 
 func (st *stream) setDeadline(set func(time.Time) error, t time.Time) error {
