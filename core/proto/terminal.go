@@ -1,9 +1,6 @@
 package proto
 
-import (
-	"fmt"
-	"regexp"
-)
+import "fmt"
 
 // TerminalOpen opens a stream on PortTerminal: one CBOR frame after the stream header, then stream frames: Stdin and
 // Resize towards the guest; Stdout (the replay of up to 64 KiB first, then live) and one Exit from it.
@@ -19,14 +16,12 @@ type TerminalOpen struct {
 	Env map[string]string `cbor:"env,omitempty"`
 }
 
-var shortName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
-
 // Validate bounds every field.
 func (t *TerminalOpen) Validate() error {
-	if t.Session != "" && !shortName.MatchString(t.Session) {
+	if t.Session != "" && !isShortName(t.Session) {
 		return fmt.Errorf("terminal session name %.70q is malformed", t.Session)
 	}
-	if t.Term != "" && !shortName.MatchString(t.Term) {
+	if t.Term != "" && !isShortName(t.Term) {
 		return fmt.Errorf("TERM %.70q is malformed", t.Term)
 	}
 	if err := t.Size.Validate(); err != nil {

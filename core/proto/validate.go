@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 )
 
 // Limits of the handshake (reference/capsem-guest.md 1.3).
@@ -18,13 +17,6 @@ const (
 	MaxStageUS    = 600_000_000
 )
 
-var (
-	stageName = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
-	// hostName is RFC 1123's label.
-	hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	zoneName = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}$`)
-)
-
 func (b BootConfig) validate() error {
 	if id, err := hex.DecodeString(b.MachineID); err != nil || len(id) != 16 {
 		return errors.New("machine id is not 32 hex digits")
@@ -32,9 +24,9 @@ func (b BootConfig) validate() error {
 	switch {
 	case len(b.ID) > 64 || len(b.Name) > 64:
 		return errors.New("id or name is longer than 64 bytes")
-	case !hostName.MatchString(b.Hostname):
+	case !isHostName(b.Hostname):
 		return fmt.Errorf("host name %.70q is not a label", b.Hostname)
-	case b.Timezone != "" && !zoneName.MatchString(b.Timezone):
+	case b.Timezone != "" && !isZoneName(b.Timezone):
 		return fmt.Errorf("time zone %.70q is malformed", b.Timezone)
 	case b.EpochNS <= 0:
 		return errors.New("clock is not set")
@@ -92,7 +84,7 @@ func (b BootTiming) validate() error {
 		return fmt.Errorf("more than %d stages", MaxBootStages)
 	}
 	for _, s := range b.Stages {
-		if !stageName.MatchString(s.Name) || s.DurationUS < 0 || s.DurationUS > MaxStageUS {
+		if !isStageName(s.Name) || s.DurationUS < 0 || s.DurationUS > MaxStageUS {
 			return fmt.Errorf("stage %.70q is malformed", s.Name)
 		}
 	}
