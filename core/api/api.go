@@ -10,7 +10,7 @@
 //	GET    /logs/{id}?tail=N&follow=1     LogsReply, or with follow text/plain as it grows
 //	POST   /exec/{id}                     ExecRequest -> ExecReply (output capped at MaxBufferedOutput each, Truncated says so)
 //	POST   /exec/{id}/stream              101 upgrade "capsem-stream/1": CBOR-free frames of proto.Kind; first client frame is JSON ExecRequest
-//	                                      as KindData; or, with Accept: application/x-ndjson, StreamLine values
+//	                                      as KindData (frames of proto.MaxChunk go on in the next); or, with Accept: application/x-ndjson, StreamLine values
 //	GET    /jobs/{id}                     JobsReply
 //	GET    /jobs/{id}/{job}?wait=1        proto.Job
 //	DELETE /jobs/{id}/{job}               cancels
