@@ -90,6 +90,8 @@ type ServiceStatus struct {
 	// Accelerator is the verdict for this host: kvm or tcg, with why.
 	Accelerator string      `json:"accelerator"`
 	Assets      AssetHealth `json:"assets"`
+	// Notices say what was wrong with the state found on disk, such as a corrupt file that was moved aside.
+	Notices []string `json:"notices,omitempty"`
 }
 
 // AssetHealth says whether a VM can be booted.

@@ -5,6 +5,8 @@ type VMSpec struct {
 	// ID addresses the VM on the API; for a named VM it is the name. Name is empty for an unnamed one.
 	ID   string `json:"id"`
 	Name string `json:"name,omitempty"`
+	// FormerID is the id before persist: the worker of a persist that was cut short still answers under it.
+	FormerID string `json:"former_id,omitempty"`
 	// CPUs is 1-8, MemoryMB 256-16384, DiskMB the size of the system overlay.
 	CPUs     int `json:"cpus"`
 	MemoryMB int `json:"memory_mb"`

@@ -1,0 +1,208 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"capsem/core/api"
+	"capsem/core/fault"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+)
+
+const (
+	// stopGrace is how long a guest may take to power off when asked to; the worker then ends it.
+	stopGrace = 10 * time.Second
+	// stopSlack is what the worker itself may take beyond that.
+	stopSlack = 10 * time.Second
+	// killGrace is how long a worker may take to end its VM at once.
+	killGrace = 5 * time.Second
+)
+
+// Stop powers a VM off. A named one is kept; an unnamed one is destroyed.
+func (s *Service) Stop(ctx context.Context, id string) (api.StopReply, error) {
+	v, err := s.find(id)
+	if err != nil {
+		return api.StopReply{}, err
+	}
+	named := v.view().spec.Name != ""
+	if err := s.end(ctx, v, !named); err != nil {
+		return api.StopReply{}, err
+	}
+	return api.StopReply{Success: true, Persistent: named}, nil
+}
+
+// Delete destroys a VM and all that is kept of it. A VM that has died and was kept for its logs goes too.
+func (s *Service) Delete(ctx context.Context, id string) error {
+	v, err := s.find(id)
+	if err != nil {
+		if dir := s.opts.failedDir(id); dir != "" {
+			return discard(s.opts.failed(id), nil)
+		}
+		return err
+	}
+	return s.end(ctx, v, true)
+}
+
+// end takes a VM down, and destroys it if asked.
+func (s *Service) end(ctx context.Context, v *vm, destroy bool) error {
+	if err := v.take(ctx); err != nil {
+		return err
+	}
+	defer v.give()
+	return s.endNow(ctx, v, destroy)
+}
+
+// endNow is end for a caller that has the VM's turn.
+func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
+	w := v.view()
+	if w.life != nil {
+		req, grace := proto.WorkerRequest{Op: proto.OpStop, GraceMS: uint32(stopGrace.Milliseconds())}, stopGrace+stopSlack
+		if destroy {
+			req, grace = proto.WorkerRequest{Op: proto.OpKill}, killGrace
+		}
+		if err := s.endLife(ctx, v, req, grace, destroy); err != nil {
+			return err
+		}
+	}
+	w = v.view()
+	switch {
+	case w.gone:
+		return nil
+	case destroy:
+		return s.clearAway(v, false)
+	case w.state == lifecycle.Stopped || w.state == lifecycle.Suspended:
+		return nil
+	}
+	v.update(func() { v.state, v.lastError = lifecycle.Stopped, "" }) // Defunct and Created may both go there
+	return nil
+}
+
+// Restart stops a named VM if it is up, and starts it again.
+func (s *Service) Restart(ctx context.Context, id string) (api.ProvisionReply, error) {
+	v, err := s.find(id)
+	if err != nil {
+		return api.ProvisionReply{}, err
+	}
+	if v.view().spec.Name == "" {
+		return api.ProvisionReply{}, fault.New(fault.Conflict, "VM %s is unnamed: it would be gone once it stops", id).
+			WithHint("name it first: capsem persist %s NAME", id)
+	}
+	return s.start(ctx, v, true)
+}
+
+// Resume starts a named VM that is down, and waits until its guest answers. One that is up is left as it is.
+func (s *Service) Resume(ctx context.Context, name string) (api.ProvisionReply, error) {
+	v, err := s.find(name)
+	if err != nil {
+		return api.ProvisionReply{}, err
+	}
+	return s.start(ctx, v, false)
+}
+
+func (s *Service) start(ctx context.Context, v *vm, again bool) (api.ProvisionReply, error) {
+	if err := s.startTurn(ctx, v, again); err != nil {
+		return api.ProvisionReply{}, err
+	}
+	if _, err := v.running(ctx); err != nil {
+		return api.ProvisionReply{}, err
+	}
+	return s.reply(v), nil
+}
+
+// startTurn is the part of start that needs the VM's turn.
+func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
+	if err := v.take(ctx); err != nil {
+		return err
+	}
+	defer v.give()
+	if again {
+		if err := s.endNow(ctx, v, false); err != nil {
+			return err
+		}
+	}
+	w := v.view()
+	if w.state == lifecycle.Stopping && w.life != nil { // on its way down by itself
+		select {
+		case <-w.life.done:
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the caller's own
+		}
+		w = v.view()
+	}
+	if w.life != nil {
+		return nil
+	}
+	if w.gone {
+		return notRunning(w)
+	}
+	return s.startAgain(ctx, v)
+}
+
+// startAgain starts the worker of a named VM that is down.
+func (s *Service) startAgain(ctx context.Context, v *vm) error {
+	set, err := s.opts.Settings()
+	if err != nil {
+		return err
+	}
+	if err := checkSpace(s.opts.Home.Run()); err != nil {
+		return err
+	}
+	if err := s.reserve(v, set.VM.MaxVMs); err != nil {
+		return err
+	}
+	defer v.update(func() { v.starting = false })
+	w := v.view()
+	spec := w.spec
+	spec.FormerID = ""
+	refresh(&spec, set)
+	if err := writeSpec(w.dir.Spec(), spec); err != nil {
+		return err
+	}
+	v.update(func() { v.spec = spec })
+	return s.launch(ctx, v)
+}
+
+// reserve counts a VM that is down among those that run, if one more may.
+func (s *Service) reserve(v *vm, limit int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.roomLocked(limit); err != nil {
+		return err
+	}
+	v.update(func() { v.starting = true })
+	return nil
+}
+
+// Purge destroys the unnamed VMs, and the named ones too when all is set.
+func (s *Service) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
+	var mu sync.Mutex
+	var reply api.PurgeReply
+	var failed []error
+	var wg sync.WaitGroup
+	for _, v := range s.all() {
+		named := v.view().spec.Name != ""
+		if named && !all {
+			continue
+		}
+		wg.Go(func() {
+			err := s.end(ctx, v, true)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case fault.Is(err, fault.NotFound): // somebody else was faster
+			case err != nil:
+				failed = append(failed, err)
+			case named:
+				reply.PersistentPurged++
+			default:
+				reply.EphemeralPurged++
+			}
+		})
+	}
+	wg.Wait()
+	reply.Purged = reply.PersistentPurged + reply.EphemeralPurged
+	return reply, errors.Join(failed...)
+}

@@ -1,0 +1,165 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"capsem/core/atomicfile"
+	"capsem/core/fault"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+	"capsem/core/workerclient"
+)
+
+const (
+	// answerTime is how long a worker may take until it answers on its socket: it only has to start.
+	answerTime = 20 * time.Second
+	// knock is the pause between two tries to reach a worker that is starting.
+	knock = 2 * time.Millisecond
+	// maxProcessLog is the size at which a VM's process.log is begun anew when its worker starts.
+	maxProcessLog = 8 << 20
+	// statusFile is where a worker leaves what it last said, in the VM's directory.
+	statusFile = "status.json"
+)
+
+// launch starts the worker of a VM in state Created, Stopped, Suspended or Defunct, and returns when it answers. The caller has
+// the VM's turn. It is not cut short by the caller's context: a half-started worker helps nobody.
+func (s *Service) launch(ctx context.Context, v *vm) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	defer cancel()
+	before := v.view()
+	var refused error
+	v.update(func() {
+		if refused = v.move(lifecycle.Booting); refused == nil {
+			v.status, v.lastError = proto.WorkerStatus{}, ""
+		}
+	})
+	if refused != nil {
+		return notRunning(before)
+	}
+	l, conn, err := s.startWorker(ctx, before)
+	if err != nil {
+		v.update(func() { v.state, v.lastError = lifecycle.Defunct, fault.Line(err) })
+		return err
+	}
+	s.adopt(v, l, conn)
+	return nil
+}
+
+// startWorker starts the process and greets it.
+func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient.Conn, error) {
+	// What an earlier worker said must not be taken for what this one says.
+	if err := os.Remove(w.dir.Dir() + "/" + statusFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, fmt.Errorf("start worker: %w", err)
+	}
+	cmd, err := s.spawn(w)
+	if err != nil {
+		return nil, nil, err
+	}
+	reaped := make(chan struct{})
+	var ended error
+	go func() { // ends with the worker, which may outlive this service
+		ended = cmd.Wait()
+		close(reaped)
+	}()
+	l := &life{pid: cmd.Process.Pid, instance: w.spec.ID, reaped: reaped, done: make(chan struct{})}
+	conn, err := s.greet(ctx, l)
+	if err == nil {
+		return l, conn, nil
+	}
+	_ = cmd.Process.Kill() // it may have ended by itself
+	<-reaped
+	why := lastWords(w.dir)
+	if why == "" && ended != nil {
+		why = ended.Error()
+	}
+	return nil, nil, fault.Wrap(err, fault.Unavailable, "the worker of VM %s did not start: %s", w.spec.ID, why).
+		WithHint("see capsem logs %s and capsem doctor", w.spec.ID)
+}
+
+// spawn starts the process in a session of its own, with nothing of ours but where its VM is.
+func (s *Service) spawn(w view) (*exec.Cmd, error) {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if info, err := os.Stat(w.dir.ProcessLog()); err == nil && info.Size() > maxProcessLog {
+		flags |= os.O_TRUNC
+	}
+	out, err := os.OpenFile(w.dir.ProcessLog(), flags|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the worker's log: %w", err)
+	}
+	defer out.Close()
+	argv := s.opts.Worker
+	cmd := exec.Command(argv[0], append(append([]string{}, argv[1:]...), "--home", s.opts.Home.Dir(), "--dir", w.dir.Dir())...) //nolint:noctx // it outlives us on purpose
+	if s.opts.WorkerName != "" {
+		cmd.Args[0] = s.opts.WorkerName
+	}
+	cmd.Env = append([]string{}, s.opts.WorkerEnv...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fault.Wrap(err, fault.Internal, "cannot start a worker").WithHint("see capsem doctor")
+	}
+	return cmd, nil
+}
+
+// greet connects to a worker that is starting, until it answers, ends or its time is up.
+func (s *Service) greet(ctx context.Context, l *life) (*workerclient.Conn, error) {
+	tick := time.NewTicker(knock)
+	defer tick.Stop()
+	for {
+		conn, err := workerclient.Dial(ctx, s.opts.Home.InstanceSocket(l.instance))
+		if err == nil {
+			if conn.Hello().PID == l.pid {
+				return conn, nil
+			}
+			err = errors.Join(fmt.Errorf("process %d answers in its place", conn.Hello().PID), conn.Close())
+		}
+		select {
+		case <-tick.C:
+		case <-l.reaped:
+			return nil, errors.Join(errors.New("it has ended"), err)
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// adopt makes a worker that answers the VM's, and watches it.
+func (s *Service) adopt(v *vm, l *life, conn *workerclient.Conn) {
+	v.update(func() { v.life = l })
+	s.wg.Go(func() { s.watch(v, l, conn) })
+}
+
+// prepare makes the directory of a new VM: complete under its name, or not there at all.
+func (s *Service) prepare(w view) error {
+	temp := w.dir.Dir() + newSuffix
+	if err := os.RemoveAll(temp); err != nil {
+		return fmt.Errorf("make VM directory: %w", err)
+	}
+	err := os.Mkdir(temp, 0o700)
+	if err == nil {
+		err = os.Mkdir(temp+"/workspace", 0o700)
+	}
+	if err == nil {
+		err = writeSpec(temp+"/vm.json", w.spec)
+	}
+	if err == nil {
+		err = os.Rename(temp, w.dir.Dir())
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(w.dir.Dir() + "/..")
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fault.Wrap(err, fault.NoSpace, "no space left for VM %s", w.spec.ID).WithHint("free some space on that disk")
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(temp), os.RemoveAll(w.dir.Dir()))
+	}
+	return nil
+}

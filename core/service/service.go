@@ -1,0 +1,131 @@
+// Package service is the brain of the daemon: which VMs there are, what state they are in, and the moves between. It starts
+// one worker process for each VM and talks to it over its socket; it never runs a VM itself.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"capsem/core/api"
+	"capsem/core/config"
+	"capsem/core/fault"
+	"capsem/core/paths"
+)
+
+// Options is what a Service needs from outside.
+type Options struct {
+	// Home is CAPSEM_HOME.
+	Home paths.Home
+	// Log takes what happens. It never gets environments or commands.
+	Log *slog.Logger
+	// Settings reads the settings; it is called for each new VM, so that a change takes effect without a restart.
+	Settings func() (*config.Settings, error)
+	// AssetVersion is the asset set that a new VM boots, or why there is none.
+	AssetVersion func() (string, error)
+	// AssetHealth is what list and status say of the assets.
+	AssetHealth func() api.AssetHealth
+	// Accelerator is the verdict on this host: kvm or tcg, and why.
+	Accelerator func() string
+	// Worker is the program that is a worker and its first arguments; "--home H --dir VMDIR" follow.
+	Worker []string
+	// WorkerName is argv[0] of a worker; empty means Worker[0].
+	WorkerName string
+	// WorkerEnv is the environment of a worker: empty but in tests.
+	WorkerEnv []string
+}
+
+// Service holds the VMs. Its methods may be called at the same time.
+type Service struct {
+	opts    Options
+	log     *slog.Logger
+	started time.Time
+	// ctx ends the watchers and whatever else runs in the background; wg waits for them.
+	ctx    context.Context //nolint:containedctx // the life of the service, not of a call
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// mu guards what follows. It is taken before the mutex of a vm, never after, and never held over I/O on a worker.
+	mu  sync.Mutex
+	vms map[string]*vm
+	// notices are what a user should know of the state found on disk: files moved aside.
+	notices []string
+
+	// registryMu serializes writes of the registry.
+	registryMu sync.Mutex
+}
+
+// New reads the state on disk, takes over the workers that still run and reaps what is left of those that do not. The caller
+// must hold the lock of the home. Close it when done.
+func New(ctx context.Context, opts Options) (*Service, error) {
+	s := &Service{opts: opts, log: opts.Log, started: time.Now(), vms: map[string]*vm{}}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	if err := makeDirs(opts.Home); err != nil {
+		return nil, err
+	}
+	if err := s.takeOver(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close stops watching. VMs keep running.
+func (s *Service) Close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// OwnHome makes CAPSEM_HOME with mode 0700 and refuses one that belongs to somebody else.
+func OwnHome(home paths.Home) error {
+	if err := os.MkdirAll(home.Dir(), 0o700); err != nil {
+		return fmt.Errorf("make CAPSEM_HOME: %w", err)
+	}
+	info, err := os.Stat(home.Dir())
+	if err != nil {
+		return fmt.Errorf("look at CAPSEM_HOME: %w", err)
+	}
+	if !info.IsDir() {
+		return fault.New(fault.Conflict, "%s is not a directory", home.Dir()).WithHint("set CAPSEM_HOME to a directory")
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fault.New(fault.Forbidden, "%s belongs to user %d, and this is user %d", home.Dir(), st.Uid, os.Geteuid()).
+			WithHint("run capsem as that user, or set CAPSEM_HOME to a directory of your own")
+	}
+	if info.Mode().Perm() != 0o700 {
+		if err := os.Chmod(home.Dir(), 0o700); err != nil { //nolint:gosec // a directory needs x
+			return fmt.Errorf("close CAPSEM_HOME to others: %w", err)
+		}
+	}
+	return nil
+}
+
+func makeDirs(home paths.Home) error {
+	for _, dir := range []string{home.Run(), home.Instances(), home.Sessions(), home.PersistentDir(), home.Failed()} {
+		err := os.MkdirAll(dir, 0o700)
+		if errors.Is(err, syscall.ENOSPC) {
+			return fault.Wrap(err, fault.NoSpace, "no space left to make %s", dir).WithHint("free some space on that disk")
+		}
+		if err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// notice remembers something a user should know, and logs it.
+func (s *Service) notice(text string, args ...any) {
+	s.log.Warn(text, args...)
+	line := text
+	for i := 0; i+1 < len(args); i += 2 {
+		line += fmt.Sprintf(" %v=%v", args[i], args[i+1])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notices = append(s.notices, line)
+}

@@ -1,0 +1,270 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"capsem/core/fault"
+	"capsem/core/guard"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+	"capsem/core/safesocket"
+	"capsem/core/workerclient"
+)
+
+// leaveTime is how long a worker may take to exit after it has stopped answering; then it is killed.
+const leaveTime = 10 * time.Second
+
+// watch follows one worker until it ends, then deals with its end. It returns early, leaving all as it is, when the service does.
+func (s *Service) watch(v *vm, l *life, conn *workerclient.Conn) {
+	for s.ctx.Err() == nil {
+		s.follow(v, l, conn)
+		if s.ctx.Err() != nil {
+			return
+		}
+		var err error
+		// A connection can break while the worker is well.
+		if conn, err = workerclient.Dial(s.ctx, s.opts.Home.InstanceSocket(v.instance(l))); err == nil && conn.Hello().PID == l.pid {
+			continue
+		}
+		if err == nil {
+			_ = conn.Close() // somebody else's
+		}
+		if s.waitGone(v, l) {
+			s.ended(v, l)
+			close(l.done)
+		}
+		return
+	}
+}
+
+// instance is the name of a worker's socket and lock.
+func (v *vm) instance(l *life) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return l.instance
+}
+
+// follow takes what the worker says until the connection ends.
+func (s *Service) follow(v *vm, l *life, conn *workerclient.Conn) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer conn.Close()
+	states, err := conn.Watch(ctx)
+	if err != nil {
+		return
+	}
+	for st := range states {
+		s.heard(v, l, st)
+	}
+}
+
+// heard takes one status from a worker.
+func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
+	st.LastError, st.Step = clip(st.LastError, 16<<10), clip(st.Step, 200)
+	var refused error
+	var from lifecycle.State
+	v.update(func() {
+		from = v.state
+		if st.PID != l.pid {
+			refused = fmt.Errorf("it says that it is process %d", st.PID)
+			return
+		}
+		if refused = v.move(st.State); refused != nil {
+			return
+		}
+		v.status = st
+		if st.LastError != "" {
+			v.lastError = st.LastError
+		}
+	})
+	switch {
+	case refused != nil:
+		s.log.Warn("status of a worker refused", "vm", v.id(), "pid", l.pid, "error", refused)
+	case from != st.State:
+		s.log.Info("state", "vm", v.id(), "from", from, "to", st.State)
+	}
+}
+
+func clip(text string, most int) string { return text[:min(len(text), most)] }
+
+// waitGone waits until the worker's process has ended, and kills it if it does not end by itself. False means that the service
+// ends first.
+func (s *Service) waitGone(v *vm, l *life) bool {
+	timer := time.NewTimer(leaveTime)
+	defer timer.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for s.alive(v, l) {
+		select {
+		case <-s.ctx.Done():
+			return false
+		case <-l.reaped: // never for one that we took over
+			return true
+		case <-timer.C:
+			s.log.Warn("worker neither answers nor ends: killing it", "vm", v.id(), "pid", l.pid)
+			s.kill(v, l)
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// alive reports whether the worker's process runs. The lock is the proof: a process id alone may be somebody else's by now.
+func (s *Service) alive(v *vm, l *life) bool {
+	if l.reaped != nil {
+		select {
+		case <-l.reaped:
+			return false
+		default:
+			return true
+		}
+	}
+	pid, held, err := guard.Holder(s.opts.Home.InstanceLock(v.instance(l)))
+	return err == nil && held && (pid == l.pid || pid == 0)
+}
+
+// kill ends a worker's process, whose hypervisor goes with it.
+func (s *Service) kill(v *vm, l *life) {
+	if !s.alive(v, l) {
+		return
+	}
+	if err := syscall.Kill(l.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		s.log.Error("cannot kill worker", "pid", l.pid, "error", err)
+	}
+}
+
+// ended deals with the end of a worker: where the VM goes from there, and what of it is kept.
+func (s *Service) ended(v *vm, l *life) {
+	s.clearInstance(v.instance(l))
+	now := v.view()
+	v.mu.Lock()
+	wanted, destroy := l.wanted, l.destroy
+	v.mu.Unlock()
+	to, why := outcome(now, l, wanted)
+	v.update(func() {
+		v.life = nil
+		v.status = proto.WorkerStatus{}
+		v.state = to
+		v.lastError = why
+	})
+	s.log.Info("worker ended", "vm", now.spec.ID, "pid", l.pid, "state", to, "error", why)
+	if !destroy && now.spec.Name != "" {
+		return
+	}
+	keep := !destroy && to == lifecycle.Defunct
+	if err := s.clearAway(v, keep); err != nil {
+		s.log.Error("cannot clear away a VM", "vm", now.spec.ID, "error", err)
+	}
+}
+
+// clearAway takes a VM without a worker out of the table and off the disk; keep leaves its logs where failed ones are.
+func (s *Service) clearAway(v *vm, keep bool) error {
+	now := v.view()
+	defer s.remove(v)
+	if keep {
+		return s.keepFailed(now)
+	}
+	if now.spec.Name == "" {
+		return discard(now.dir, nil)
+	}
+	return discard(now.dir, func() error {
+		s.remove(v)
+		return s.saveRegistry()
+	})
+}
+
+// outcome is the state of a VM whose worker has ended, and for a Defunct one why. What the worker wrote last counts more than
+// what it said last: it may have had no time to say it.
+func outcome(now view, l *life, wanted bool) (lifecycle.State, string) {
+	if wanted {
+		return lifecycle.Stopped, ""
+	}
+	last, ok := readStatus(now.dir.Dir() + "/" + statusFile)
+	if ok && last.PID != l.pid {
+		ok = false
+	}
+	if !ok {
+		last = now.status
+		last.State = now.state
+	}
+	switch last.State {
+	case lifecycle.Stopped, lifecycle.Suspended:
+		return last.State, ""
+	case lifecycle.Defunct:
+		if last.LastError != "" {
+			return lifecycle.Defunct, clip(last.LastError, 16<<10)
+		}
+	}
+	why := "its worker died"
+	if words := lastWords(now.dir); words != "" {
+		why += ": " + words
+	}
+	return lifecycle.Defunct, why
+}
+
+// clearInstance removes what a worker that ended without doing so left behind.
+func (s *Service) clearInstance(instance string) {
+	_, held, err := guard.Holder(s.opts.Home.InstanceLock(instance))
+	if err != nil || held {
+		return
+	}
+	err = errors.Join(safesocket.Remove(s.opts.Home.InstanceSocket(instance)), removeIfThere(s.opts.Home.InstanceLock(instance)))
+	if err != nil {
+		s.log.Warn("cannot remove what a worker left", "instance", instance, "error", err)
+	}
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err //nolint:wrapcheck // names the file
+	}
+	return nil
+}
+
+// endLife asks a worker to end, waits until that has been dealt with, and uses force after grace.
+func (s *Service) endLife(ctx context.Context, v *vm, req proto.WorkerRequest, grace time.Duration, destroy bool) error {
+	now := v.view()
+	l := now.life
+	if l == nil {
+		return nil
+	}
+	v.update(func() {
+		l.wanted = true
+		l.destroy = l.destroy || destroy
+		if v.move(lifecycle.Stopping) != nil {
+			s.log.Debug("stopping a VM that is not up", "state", v.state)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if conn, err := workerclient.Dial(ctx, s.opts.Home.InstanceSocket(l.instance)); err == nil {
+		if _, err := conn.Call(ctx, req); err != nil {
+			s.log.Info("worker did not take a request to end", "vm", now.spec.ID, "error", fault.Line(err))
+		}
+		_ = conn.Close() // nothing is to come
+	} else {
+		s.kill(v, l)
+	}
+	select {
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+		return fault.New(fault.Unavailable, "the service is stopping").WithHint("try again")
+	}
+	s.log.Warn("worker did not end in time: killing it", "vm", now.spec.ID, "pid", l.pid)
+	s.kill(v, l)
+	select {
+	case <-l.done:
+		return nil
+	case <-time.After(leaveTime):
+		return fault.New(fault.Internal, "the worker of VM %s, process %d, cannot be killed", now.spec.ID, l.pid)
+	case <-s.ctx.Done():
+		return fault.New(fault.Unavailable, "the service is stopping").WithHint("try again")
+	}
+}
