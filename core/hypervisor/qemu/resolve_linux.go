@@ -1,0 +1,135 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"capsem/core/atomicfile"
+	"capsem/core/fault"
+	"capsem/core/guard"
+	"capsem/core/hypervisor"
+	"capsem/core/paths"
+)
+
+// verdict is the remembered outcome of a probe, for one kernel, QEMU and kind of CPU.
+type verdict struct {
+	Host string `json:"host"`
+	KVM  bool   `json:"kvm"`
+	Why  string `json:"why"`
+}
+
+// Resolve turns auto into an accelerator that works here, and says why (design D4). KVM is tried once with a real boot,
+// since /dev/kvm may exist and never run a guest; the verdict is remembered under home until kernel, QEMU or CPU change.
+// KVM that is insisted on and does not work is a fault.
+func Resolve(ctx context.Context, home paths.Home, want hypervisor.Accelerator) (accelerator hypervisor.Accelerator, why string, err error) {
+	if want == hypervisor.TCG {
+		return hypervisor.TCG, "asked for in the settings", nil
+	}
+	program, err := Program(runtime.GOARCH)
+	if err != nil {
+		return "", "", err
+	}
+	v, err := remembered(ctx, home, program)
+	switch {
+	case err != nil:
+		return "", "", err
+	case v.KVM:
+		return hypervisor.KVM, v.Why, nil
+	case want == hypervisor.KVM:
+		return "", "", fault.New(fault.Unavailable, "KVM does not work here: %s", v.Why).
+			WithHint("set vm.accelerator to auto or tcg in user.toml, or make /dev/kvm usable")
+	}
+	return hypervisor.TCG, v.Why, nil
+}
+
+// remembered returns the verdict for this host, from the file or from a new probe.
+func remembered(ctx context.Context, home paths.Home, program string) (verdict, error) {
+	host, err := identity(program)
+	if err != nil {
+		return verdict{}, err
+	}
+	if v, ok := load(home.AcceleratorVerdict()); ok && v.Host == host {
+		return v, nil
+	}
+	if err := os.MkdirAll(home.Run(), 0o700); err != nil {
+		return verdict{}, fmt.Errorf("remember accelerator: %w", err)
+	}
+	// Probes at the same time would only disturb each other; who comes second probes as well, when the first is done or not.
+	lock, err := guard.Acquire(home.AcceleratorVerdict() + ".lock")
+	if err == nil {
+		defer lock.Release() //nolint:errcheck // the kernel lets go of it anyway
+	} else if !errors.Is(err, guard.ErrHeld) {
+		return verdict{}, fmt.Errorf("remember accelerator: %w", err)
+	}
+	v := verdict{Host: host, KVM: true, Why: "KVM booted a test"}
+	if err := Probe(ctx, program); err != nil {
+		if ctx.Err() != nil {
+			return verdict{}, fmt.Errorf("try KVM: %w", context.Cause(ctx))
+		}
+		v = verdict{Host: host, Why: err.Error()}
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return verdict{}, fmt.Errorf("remember accelerator: %w", err)
+	}
+	return v, atomicfile.Write(home.AcceleratorVerdict(), append(text, '\n'), 0o600) //nolint:wrapcheck // says what it did
+}
+
+// load reads the file; one that is absent, damaged or too long is as none.
+func load(path string) (v verdict, ok bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return v, false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 4096))
+	return v, err == nil && json.Unmarshal(text, &v) == nil && v.Host != ""
+}
+
+// identity tells whether a verdict still speaks of this host: the kernel, the QEMU binary, the CPU, and who may use /dev/kvm.
+func identity(program string) (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("name kernel: %w", err)
+	}
+	real, err := filepath.EvalSymlinks(program)
+	if err != nil {
+		return "", fmt.Errorf("find QEMU: %w", err)
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("find QEMU: %w", err)
+	}
+	device := "no /dev/kvm"
+	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
+		_ = f.Close() //nolint:errcheck // only tried
+		device = "/dev/kvm"
+	}
+	return strings.Join([]string{
+		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), real,
+		fmt.Sprint(info.Size(), info.ModTime().UnixNano()), device,
+	}, "; "), nil
+}
+
+// cpuModel is what the kernel calls the CPU; empty when it does not.
+func cpuModel() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
