@@ -1,0 +1,29 @@
+package localapi
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// hungUp waits until the peer of a unix socket that has ended its own direction is gone altogether, or the socket is closed here.
+func hungUp(conn net.Conn) {
+	if b, ok := conn.(*boundedConn); ok {
+		conn = b.Conn
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	// The function is called again at each event on the socket, of which the hang-up is one.
+	_ = raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a file descriptor is small
+		n, err := unix.Poll(p, 0)
+		return (err != nil && err != unix.EINTR) || (n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0) //nolint:errorlint // an errno
+	})
+}

@@ -1,0 +1,92 @@
+package localapi
+
+import (
+	"net/http"
+
+	"capsem/core/api"
+	"capsem/core/proto"
+)
+
+// route is one row of the API: how it is reached, what goes in and out, for the document too.
+type route struct {
+	method, path, summary string
+	// query names the parameters of the URL's query.
+	query []param
+	// in and out are zero values of the bodies' types; nil means none. A string names a media type of raw bytes.
+	in, out any
+	// upgrade is the protocol that the route can be switched to.
+	upgrade string
+	run     func(w http.ResponseWriter, r *http.Request) error
+}
+
+// param is one parameter of a query.
+type param struct {
+	name, kind, about string
+	required          bool
+}
+
+const (
+	raw    = "application/octet-stream"
+	plain  = "text/plain"
+	ndjson = "application/x-ndjson"
+)
+
+func (s *Server) table() []route {
+	path := param{"path", "string", "a path beneath /root, or an absolute one", true}
+	mode := param{"mode", "string", "permission bits in octal", false}
+	return []route{
+		{method: "GET", path: "/version", summary: "Which service runs", out: api.VersionReply{}, run: s.version},
+		{method: "GET", path: "/status", summary: "The service's own state", out: api.ServiceStatus{}, run: s.status},
+		{method: "GET", path: "/openapi.json", summary: "This document", out: map[string]any{}, run: s.openAPI},
+		{method: "POST", path: "/provision", summary: "Make a VM and start it", in: api.ProvisionRequest{}, out: api.ProvisionReply{}, run: s.provision},
+		{method: "GET", path: "/list", summary: "Every VM", out: api.ListReply{}, run: s.list},
+		{method: "GET", path: "/info/{id}", summary: "One VM", out: api.SandboxInfo{}, run: s.info},
+		{
+			method: "GET", path: "/logs/{id}", summary: "The logs of a VM, also of one that failed and is gone; with follow as text, as they grow",
+			query: []param{{"tail", "integer", "only the last lines of each; 0 for all", false}, {"follow", "boolean", "go on as they grow", false}},
+			out:   api.LogsReply{}, run: s.logs,
+		},
+		{method: "POST", path: "/exec/{id}", summary: "Run a command and return its output", in: api.ExecRequest{}, out: api.ExecReply{}, run: s.exec},
+		{
+			method: "POST", path: "/exec/{id}/stream", summary: "Run a command as a stream of frames (Upgrade), or of JSON lines (Accept: " + ndjson + ")",
+			in: api.ExecRequest{}, out: ndjson, upgrade: api.UpgradeStream, run: s.execStream,
+		},
+		{method: "GET", path: "/jobs/{id}", summary: "The jobs of a VM, newest first", out: api.JobsReply{}, run: s.jobs},
+		{
+			method: "GET", path: "/jobs/{id}/{job}", summary: "One job", out: proto.Job{}, run: s.job,
+			query: []param{{"wait", "boolean", "answer when it has ended", false}},
+		},
+		{method: "DELETE", path: "/jobs/{id}/{job}", summary: "End a job's processes", out: api.Success{}, run: s.cancelJob},
+		{method: "POST", path: "/read_file/{id}", summary: "Read a text file", in: api.FilePath{}, out: api.FileText{}, run: s.readText},
+		{method: "POST", path: "/write_file/{id}", summary: "Write a text file", in: api.FileText{}, out: api.Success{}, run: s.writeText},
+		{
+			method: "GET", path: "/files/{id}", summary: "List files, directories first", out: api.FilesReply{}, run: s.listFiles,
+			query: []param{{"path", "string", "a directory; /root when empty", false}, {"depth", "integer", "levels, 1-6", false}},
+		},
+		{method: "GET", path: "/files/{id}/content", summary: "Read a file of any size", query: []param{path}, out: raw, run: s.readFile},
+		{
+			method: "POST", path: "/files/{id}/content", summary: "Write a file of any size", query: []param{path, mode},
+			in: raw, out: api.FileReply{}, run: s.writeFile,
+		},
+		{method: "GET", path: "/files/{id}/stat", summary: "Describe a file", query: []param{path}, out: proto.FileInfo{}, run: s.statFile},
+		{
+			method: "DELETE", path: "/files/{id}/content", summary: "Remove a file", out: api.FileReply{}, run: s.deleteFile,
+			query: []param{path, {"recursive", "boolean", "a directory with what is in it", false}},
+		},
+		{method: "POST", path: "/files/{id}/mkdir", summary: "Make a directory and its parents", query: []param{path, mode}, out: api.FileReply{}, run: s.mkdir},
+		{method: "POST", path: "/terminal/{id}", summary: "Where to attach a terminal", out: api.TerminalReply{}, run: s.terminal},
+		{
+			method: "POST", path: "/forward/{id}", summary: "Connect to a TCP port on the guest's loopback (Upgrade)", upgrade: api.UpgradeForward,
+			query: []param{{"port", "integer", "1-65535", true}}, run: s.forward,
+		},
+		{method: "POST", path: "/stop/{id}", summary: "Power a VM off; an unnamed one is destroyed", out: api.StopReply{}, run: s.stop},
+		{method: "POST", path: "/restart/{id}", summary: "Stop a named VM and start it again", out: api.ProvisionReply{}, run: s.restart},
+		{method: "DELETE", path: "/delete/{id}", summary: "Destroy a VM and its files", out: api.Success{}, run: s.remove},
+		{method: "POST", path: "/resume/{name}", summary: "Start a named VM unless it runs", out: api.ProvisionReply{}, run: s.resume},
+		{method: "POST", path: "/persist/{id}", summary: "Name a temporary VM, so that it stays", in: api.PersistRequest{}, out: api.Success{}, run: s.persist},
+		{method: "POST", path: "/purge", summary: "Destroy the temporary VMs, and the named ones too", in: api.PurgeRequest{}, out: api.PurgeReply{}, run: s.purge},
+		{method: "POST", path: "/run", summary: "Run a command in a VM made for it", in: api.RunRequest{}, out: api.ExecReply{}, run: s.runOnce},
+		{method: "GET", path: "/service-logs", summary: "The end of the service's log", out: plain, run: s.serviceLogs},
+		{method: "POST", path: "/shutdown", summary: "End the service; VMs keep running", out: api.Success{}, run: s.stopService},
+	}
+}
