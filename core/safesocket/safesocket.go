@@ -26,7 +26,8 @@ const MaxPath = 100
 var ErrInUse = errors.New("another process listens on the socket")
 
 // Resolve returns where the socket called path really is: path itself, or, when it is too long for the kernel, a short
-// name made of its hash in a directory of the user's under the system's directory for temporary files.
+// name made of its hash in a directory of the user's under /tmp. TMPDIR has no say: the service and its workers, which have no
+// environment, must come to the same name.
 func Resolve(path string) string {
 	if len(path) <= MaxPath {
 		return path
@@ -36,7 +37,7 @@ func Resolve(path string) string {
 }
 
 func shortDir() string {
-	return filepath.Join(os.TempDir(), "capsem-"+strconv.Itoa(os.Geteuid()))
+	return filepath.Join("/tmp", "capsem-"+strconv.Itoa(os.Geteuid()))
 }
 
 // Listener accepts connections of the same user only; others are closed without a word.
@@ -113,7 +114,7 @@ func ownDir(dir string) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || int(st.Uid) != os.Geteuid() {
 		return fault.New(fault.Forbidden, "%s is not a directory of yours alone", dir).
-			WithHint("remove it, or set TMPDIR to another directory; a CAPSEM_HOME with a shorter path needs none")
+			WithHint("remove it; a CAPSEM_HOME with a shorter path needs none")
 	}
 	return nil
 }

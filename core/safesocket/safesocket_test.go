@@ -31,7 +31,6 @@ func TestListenAndDialOnShortAndLongPaths(t *testing.T) {
 	if err := os.MkdirAll(deep, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("TMPDIR", home(t))
 	for _, path := range []string{short, filepath.Join(deep, "s.sock")} {
 		l, err := Listen(t.Context(), path)
 		if err != nil {
@@ -71,22 +70,24 @@ func TestListenAndDialOnShortAndLongPaths(t *testing.T) {
 }
 
 func TestAPreparedDirectoryForLongPathsIsRefused(t *testing.T) {
-	tmp := home(t)
-	t.Setenv("TMPDIR", tmp)
-	long := filepath.Join(tmp, strings.Repeat("x", 120))
+	dir := filepath.Join(home(t), "d")
 	for name, prepare := range map[string]func() error{
-		"open to others": func() error { return errors.Join(os.Mkdir(shortDir(), 0o700), os.Chmod(shortDir(), 0o755)) },
-		"symlink":        func() error { return os.Symlink(home(t), shortDir()) },
+		"open to others": func() error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)) },
+		"symlink":        func() error { return os.Symlink(home(t), dir) },
+		"file":           func() error { return os.WriteFile(dir, nil, 0o600) },
 	} {
 		if err := prepare(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Listen(t.Context(), long); !fault.Is(err, fault.Forbidden) {
+		if err := ownDir(dir); !fault.Is(err, fault.Forbidden) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := os.Remove(shortDir()); err != nil {
+		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := errors.Join(ownDir(dir), ownDir(dir)); err != nil {
+		t.Errorf("our own: %v", err)
 	}
 }
 
