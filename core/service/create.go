@@ -39,7 +39,7 @@ func (s *Service) giveUp(ctx context.Context, v *vm, why error) error {
 		return nil
 	}
 	s.log.Info("giving up a VM that is starting", "vm", w.spec.ID, "error", why)
-	err := s.end(ctx, v, true)
+	err := s.end(context.WithoutCancel(ctx), v, true)
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
