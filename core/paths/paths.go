@@ -123,6 +123,9 @@ func (v VM) Workspace() string { return filepath.Join(string(v), "workspace") }
 // SystemDisk is the qcow2 file under the guest's overlay.
 func (v VM) SystemDisk() string { return filepath.Join(string(v), "system.qcow2") }
 
+// Status is what the worker last said of the VM, for whoever finds it gone.
+func (v VM) Status() string { return filepath.Join(string(v), "status.json") }
+
 // SerialLog is what the guest wrote to its console.
 func (v VM) SerialLog() string { return filepath.Join(string(v), "serial.log") }
 

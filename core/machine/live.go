@@ -1,0 +1,207 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"capsem/core/fault"
+	"capsem/core/hypervisor"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+)
+
+const (
+	// shutdownGrace is how long the guest's processes get when nobody says otherwise.
+	shutdownGrace = 5 * time.Second
+	// shutdownSlack is what the guest may take beyond that to unmount and power off.
+	shutdownSlack = 5 * time.Second
+	// exitTime is how long after the end of the link the end of the machine may show.
+	exitTime = time.Second
+	// killTime bounds waiting for a hypervisor that was killed.
+	killTime = 30 * time.Second
+)
+
+// errEnding is why a boot or a connection is given up when the VM is to end.
+var errEnding = errors.New("the VM is to end")
+
+// live boots the VM, again after each reboot, until it ends. It returns the last state and, for Defunct, why.
+func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
+	for {
+		exit, err := w.once(ctx)
+		switch {
+		case errors.Is(err, errEnding):
+			return lifecycle.Stopped, ""
+		case err != nil:
+			return lifecycle.Defunct, w.withConsole(fault.Line(err))
+		}
+		switch exit.Reason {
+		case hypervisor.GuestPoweroff, hypervisor.Killed:
+			return lifecycle.Stopped, ""
+		case hypervisor.GuestReboot:
+			if w.wanted() {
+				return lifecycle.Stopped, ""
+			}
+			w.rebooted()
+		case hypervisor.GuestPanic:
+			return lifecycle.Defunct, w.withConsole("the guest's kernel panicked")
+		default:
+			return lifecycle.Defunct, w.withConsole("the hypervisor died: " + exit.Detail)
+		}
+	}
+}
+
+// wanted reports whether somebody has asked the VM to end.
+func (w *Worker) wanted() bool {
+	select {
+	case <-w.ending.asked:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *Worker) rebooted() {
+	w.log.Info("the guest reboots")
+	w.mu.Lock()
+	w.reboot = false
+	w.mu.Unlock()
+	w.board.update(func(st *proto.WorkerStatus) {
+		st.State, st.Step, st.ReadyNS, st.HypervisorPID = lifecycle.Booting, "rebooting", 0, 0
+		st.Reboots++
+	})
+}
+
+// once runs the machine one time: create, start, talk to the guest until it ends.
+func (w *Worker) once(ctx context.Context) (hypervisor.Exit, error) {
+	limit := time.Duration(w.spec.ReadyTimeoutMS) * time.Millisecond
+	boot, cancel := context.WithTimeoutCause(ctx, limit, fault.New(fault.Timeout, "the guest was not ready within %s", limit).
+		WithHint("give it more with vm.ready_timeout in user.toml, or look at capsem logs"))
+	defer cancel()
+	boot, abandon := context.WithCancelCause(boot)
+	defer abandon(nil)
+	go func() {
+		select {
+		case <-w.ending.asked:
+			abandon(errEnding)
+		case <-boot.Done():
+		}
+	}()
+	vm, err := w.create(boot)
+	if err != nil {
+		return hypervisor.Exit{}, cause(boot, err)
+	}
+	w.mu.Lock()
+	w.vm = vm
+	w.mu.Unlock()
+	defer w.release(ctx, vm)
+	served := make(chan error, 1)
+	down, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	go func() { served <- w.serveGuest(boot, down, vm) }()
+	exit, err := w.await(ctx, vm, served)
+	stopServing()
+	if err == nil && !w.wasReady() && !w.wanted() && exit.Reason != hypervisor.GuestPanic {
+		err = fault.New(fault.Unavailable, "the guest ended before it was ready (%s): %s", exit.Reason, exit.Detail)
+	}
+	return exit, err
+}
+
+// cause prefers why ctx ended to the error that this brought about.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (w *Worker) wasReady() bool {
+	st, _, _ := w.board.get()
+	return st.ReadyNS != 0
+}
+
+// await waits until the machine is down, by itself, because somebody wants it, or because the guest cannot be talked to.
+func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan error) (hypervisor.Exit, error) {
+	exited := make(chan hypervisor.Exit, 1)
+	go func() {
+		if exit, err := vm.Wait(ctx); err == nil {
+			exited <- exit
+		}
+	}()
+	asked := w.ending.asked
+	var force <-chan time.Time
+	for {
+		select {
+		case exit := <-exited:
+			return exit, nil
+		case err := <-served:
+			served = nil
+			if w.wanted() {
+				continue // the machine is on its way down
+			}
+			return w.brokenLink(exited, err)
+		case <-asked:
+			asked = nil
+			timer := time.NewTimer(w.powerOff(ctx))
+			defer timer.Stop()
+			force = timer.C
+		case <-w.ending.now:
+			w.board.move(lifecycle.Stopping)
+			return w.kill(ctx, vm)
+		case <-force:
+			w.log.Warn("the guest did not power off in time")
+			return w.kill(ctx, vm)
+		}
+	}
+}
+
+// brokenLink looks why the guest cannot be talked to: the end of the machine, which shows a moment later, says more.
+func (w *Worker) brokenLink(exited <-chan hypervisor.Exit, err error) (hypervisor.Exit, error) {
+	timer := time.NewTimer(exitTime)
+	defer timer.Stop()
+	select {
+	case exit := <-exited:
+		return exit, nil
+	case <-timer.C:
+		return hypervisor.Exit{}, err
+	}
+}
+
+// powerOff asks the guest to end and returns how long it may take. A guest that cannot be asked gets no time.
+func (w *Worker) powerOff(ctx context.Context) time.Duration {
+	w.board.move(lifecycle.Stopping)
+	w.mu.Lock()
+	agent, grace := w.agent, w.ending.grace
+	w.mu.Unlock()
+	if agent == nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := agent.Shutdown(ctx, uint32(grace.Milliseconds()), false); err != nil { //nolint:gosec // bounded where it is set
+		w.log.Warn("the guest cannot be asked to power off", "error", err)
+		return 0
+	}
+	return grace + shutdownSlack
+}
+
+// release makes sure that nothing of a machine stays.
+func (w *Worker) release(ctx context.Context, vm hypervisor.Machine) {
+	if _, err := w.kill(ctx, vm); err != nil {
+		w.log.Error("the hypervisor cannot be killed", "error", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.vm = nil
+}
+
+// kill ends the machine unless it has ended.
+func (w *Worker) kill(ctx context.Context, vm hypervisor.Machine) (hypervisor.Exit, error) {
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	if err := vm.Kill(ctx); err != nil && !errors.Is(err, hypervisor.ErrGone) {
+		return hypervisor.Exit{}, fmt.Errorf("kill hypervisor: %w", err)
+	}
+	return vm.Wait(ctx) //nolint:wrapcheck // says what it did
+}

@@ -1,0 +1,197 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"slices"
+	"sync"
+
+	"capsem/core/fault"
+	"capsem/core/link"
+	"capsem/core/proto"
+)
+
+// terminal joins a client with a PTY session of the guest; the session outlives the client.
+func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpen) error {
+	a, err := w.guest()
+	if err != nil {
+		return refuse(c, err)
+	}
+	st, err := a.Terminal(ctx, req)
+	if err != nil {
+		return refuse(c, lost(err))
+	}
+	defer st.Close()
+	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
+		return err //nolint:wrapcheck // the client left
+	}
+	go feed(c, st, proto.KindStdin, proto.KindResize)
+	f := newFrame()
+	defer f.free()
+	for {
+		err := f.read(st)
+		switch {
+		case err != nil:
+		case f.kind() == proto.KindStdout:
+			_, err = c.Write(f.raw())
+		case f.kind() == proto.KindExit:
+			var exit proto.ExitStatus
+			if exit, err = decodeExit(f.data()); err == nil {
+				sendJSON(c, proto.KindExit, exit)
+				return nil
+			}
+		default:
+			err = errRules
+		}
+		if err != nil {
+			sendError(c, lost(noEOF(err)))
+			return nil
+		}
+	}
+}
+
+// feed passes the client's frames of the given kinds on, and closes the stream when the client leaves or sends another kind.
+func feed(c *client, st link.Stream, kinds ...proto.Kind) {
+	f := newFrame()
+	defer f.free()
+	defer st.Close()
+	for f.read(c) == nil && slices.Contains(kinds, f.kind()) {
+		if _, err := st.Write(f.raw()); err != nil {
+			return
+		}
+	}
+}
+
+// file does one file operation in the guest.
+func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) error {
+	a, err := w.guest()
+	if err != nil {
+		return refuse(c, err)
+	}
+	cancelled := make(chan struct{})
+	job, err := w.jobs.Begin("file", plain(string(req.Op)+" "+req.Root+"/"+req.Path), false, func() { close(cancelled) })
+	if err != nil {
+		return refuse(c, err)
+	}
+	st, err := a.File(ctx, req)
+	if err != nil {
+		job.Lost(err.Error())
+		return refuse(c, lost(err))
+	}
+	defer st.Close()
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-cancelled:
+			_ = st.Close() // the guest gives the operation up
+		case <-over:
+		}
+	}()
+	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
+		job.Lost("its client left")
+		return err //nolint:wrapcheck // the client left
+	}
+	go feed(c, st, proto.KindData)
+	result, err := fileResult(c, st)
+	if err != nil {
+		job.Lost(err.Error())
+		sendError(c, lost(err))
+		return nil
+	}
+	job.Done(nil, result.Message)
+	sendJSON(c, proto.KindResult, result)
+	return nil
+}
+
+// fileResult passes content on until the result.
+func fileResult(c *client, st link.Stream) (result proto.FileResult, err error) {
+	f := newFrame()
+	defer f.free()
+	for {
+		if err := f.read(st); err != nil {
+			return result, noEOF(err)
+		}
+		switch f.kind() {
+		case proto.KindData:
+			if _, err := c.Write(f.raw()); err != nil {
+				return result, err //nolint:wrapcheck // the client left
+			}
+		case proto.KindResult:
+			return decodeResult(f.data())
+		default:
+			return result, errRules
+		}
+	}
+}
+
+// decodeResult takes a result from the guest, with its texts bounded.
+func decodeResult(data []byte) (proto.FileResult, error) {
+	var r proto.FileResult
+	if err := json.Unmarshal(data, &r); err != nil || (!r.OK && r.Message == "") {
+		return r, errRules
+	}
+	r.Message = plain(r.Message[:min(len(r.Message), 1024)])
+	if !knownCode(r.Code) {
+		r.Code = string(fault.Internal)
+	}
+	if r.Info != nil && (len(r.Info.Path) > proto.MaxPath || len(r.Info.Target) > proto.MaxPath || len(r.Info.Mode) > 8 || len(r.Info.Type) > 16) {
+		return r, errRules
+	}
+	return r, nil
+}
+
+// knownCode reports whether a guest may say that code: those of faults with files, and none.
+func knownCode(code string) bool {
+	return code == "" || slices.Contains([]fault.Code{
+		fault.Invalid, fault.Forbidden, fault.NotFound, fault.Conflict, fault.TooLarge, fault.OutOfRange, fault.NoSpace, fault.Internal,
+	}, fault.Code(code))
+}
+
+// forward joins a client with a TCP port of the guest's loopback. Each side may end its own direction first.
+func (w *Worker) forward(ctx context.Context, c *client, port uint16) error {
+	a, err := w.guest()
+	if err != nil {
+		return refuse(c, err)
+	}
+	st, err := a.Forward(ctx, port)
+	if err != nil {
+		return refuse(c, lost(err))
+	}
+	defer st.Close()
+	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
+		return err //nolint:wrapcheck // the client left
+	}
+	var up sync.WaitGroup
+	up.Go(func() {
+		err := pour(st, c)
+		closeWrite(st)
+		if err != nil {
+			_ = st.Close() // the other direction ends too
+		}
+	})
+	err = pour(c, st)
+	if err == nil {
+		closeWrite(c.Conn)
+		up.Wait()
+		return nil
+	}
+	_, _ = st.Close(), c.Close() // one may be gone already
+	up.Wait()
+	return nil
+}
+
+// pour copies through one pooled buffer.
+func pour(to io.Writer, from io.Reader) error {
+	f := newFrame()
+	defer f.free()
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, f.buf[:])
+	return err //nolint:wrapcheck // only whether there is one matters
+}
+
+func closeWrite(conn any) {
+	if half, ok := conn.(link.CloseWriter); ok {
+		_ = half.CloseWrite() // the other side may have gone already
+	}
+}
