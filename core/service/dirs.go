@@ -23,10 +23,11 @@ const (
 
 // discard removes the directory of a VM. It is first renamed, so that a VM is there as a whole or not at all; between is called
 // at that moment.
-func discard(dir paths.VM, between func() error) error {
+func discard(o *Options, dir paths.VM, between func() error) error {
 	gone := dir.Dir() + goneSuffix
 	err := os.RemoveAll(gone)
 	if err == nil {
+		o.step("mark directory as gone")
 		err = os.Rename(dir.Dir(), gone)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,6 +38,7 @@ func discard(dir paths.VM, between func() error) error {
 			return err
 		}
 	}
+	o.step("remove directory")
 	if err := os.RemoveAll(gone); err != nil {
 		return fmt.Errorf("remove VM directory: %w", err)
 	}

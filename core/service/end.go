@@ -8,6 +8,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/fault"
+	"capsem/core/guard"
 	"capsem/core/lifecycle"
 	"capsem/core/proto"
 )
@@ -39,7 +40,7 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 	v, err := s.find(id)
 	if err != nil {
 		if dir := s.opts.failedDir(id); dir != "" {
-			return discard(s.opts.failed(id), nil)
+			return discard(&s.opts, s.opts.failed(id), nil)
 		}
 		return err
 	}
@@ -121,6 +122,15 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
 	if again {
 		if err := s.endNow(ctx, v, false); err != nil {
 			return err
+		}
+	}
+	if v.view().life == nil {
+		// A service that was killed right after it had started a worker left one that nobody has taken over.
+		if pid, held, err := guard.Holder(s.opts.Home.InstanceLock(v.id())); err == nil && held {
+			if err := s.adoptWorker(ctx, v.id(), pid); err != nil {
+				return fault.Wrap(err, fault.Unavailable, "process %d is a worker of VM %s and cannot be taken over", pid, v.id()).
+					WithHint("capsem service stop, then start it again: it ends workers that do not answer")
+			}
 		}
 	}
 	w := v.view()

@@ -57,6 +57,7 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 	if err := os.Remove(w.dir.Dir() + "/" + statusFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, fmt.Errorf("start worker: %w", err)
 	}
+	s.opts.step("start worker")
 	cmd, err := s.spawn(w)
 	if err != nil {
 		return nil, nil, err
@@ -67,6 +68,7 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 		ended = cmd.Wait()
 		close(reaped)
 	}()
+	s.opts.step("greet worker")
 	l := &life{pid: cmd.Process.Pid, instance: w.spec.ID, reaped: reaped, done: make(chan struct{})}
 	conn, err := s.greet(ctx, l)
 	if err == nil {
@@ -75,10 +77,13 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 	_ = cmd.Process.Kill() // it may have ended by itself
 	<-reaped
 	why := lastWords(w.dir)
-	if why == "" && ended != nil {
+	if st, ok := readStatus(w.dir.Dir() + "/" + statusFile); ok && st.PID == l.pid && st.LastError != "" {
+		why = st.LastError
+	} else if why == "" && ended != nil {
 		why = ended.Error()
 	}
-	return nil, nil, fault.Wrap(err, fault.Unavailable, "the worker of VM %s did not start: %s", w.spec.ID, why).
+	s.clearInstance(w.spec.ID)
+	return nil, nil, fault.Wrap(err, fault.Unavailable, "VM %s did not start: %s", w.spec.ID, clip(why, 16<<10)).
 		WithHint("see capsem logs %s and capsem doctor", w.spec.ID)
 }
 
@@ -139,6 +144,7 @@ func (s *Service) adopt(v *vm, l *life, conn *workerclient.Conn) {
 // prepare makes the directory of a new VM: complete under its name, or not there at all.
 func (s *Service) prepare(w view) error {
 	temp := w.dir.Dir() + newSuffix
+	s.opts.step("make directory")
 	if err := os.RemoveAll(temp); err != nil {
 		return fmt.Errorf("make VM directory: %w", err)
 	}
@@ -147,9 +153,11 @@ func (s *Service) prepare(w view) error {
 		err = os.Mkdir(temp+"/workspace", 0o700)
 	}
 	if err == nil {
+		s.opts.step("describe VM")
 		err = writeSpec(temp+"/vm.json", w.spec)
 	}
 	if err == nil {
+		s.opts.step("name directory")
 		err = os.Rename(temp, w.dir.Dir())
 	}
 	if err == nil {

@@ -79,15 +79,18 @@ func (s *Service) rename(ctx context.Context, v *vm, w view, name string) error 
 		return err //nolint:wrapcheck // a fault
 	}
 	defer conn.Close()
+	s.opts.step("describe named VM")
 	if err := writeSpec(w.dir.Spec(), spec); err != nil {
 		return back(err)
 	}
+	s.opts.step("rename directory")
 	if err := os.Rename(w.dir.Dir(), to.Dir()); err != nil {
 		return back(fmt.Errorf("rename VM directory: %w", err))
 	}
 	moved := w
 	moved.spec, moved.dir = spec, to
 	l := *w.life
+	s.opts.step("relocate worker")
 	if err := s.relocate(ctx, conn, &l, moved); err != nil {
 		return back(errors.Join(err, os.Rename(to.Dir(), w.dir.Dir())))
 	}

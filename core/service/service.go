@@ -38,6 +38,14 @@ type Options struct {
 	WorkerName string
 	// WorkerEnv is the environment of a worker: empty but in tests.
 	WorkerEnv []string
+	// before is told each step of changing state on disk before it is done, in tests that lose power there.
+	before func(step string)
+}
+
+func (o *Options) step(name string) {
+	if o.before != nil {
+		o.before(name)
+	}
 }
 
 // Service holds the VMs. Its methods may be called at the same time.

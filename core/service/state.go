@@ -31,6 +31,7 @@ func (s *Service) saveRegistry() error {
 	if err != nil {
 		return err
 	}
+	s.opts.step("write registry")
 	return atomicfile.Write(s.opts.Home.Registry(), data, 0o600) //nolint:wrapcheck // says what and where
 }
 

@@ -170,9 +170,9 @@ func (s *Service) clearAway(v *vm, keep bool) error {
 		return s.keepFailed(now)
 	}
 	if now.spec.Name == "" {
-		return discard(now.dir, nil)
+		return discard(&s.opts, now.dir, nil)
 	}
-	return discard(now.dir, func() error {
+	return discard(&s.opts, now.dir, func() error {
 		s.remove(v)
 		return s.saveRegistry()
 	})
