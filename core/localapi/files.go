@@ -121,37 +121,51 @@ func (s *Server) writeFile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	info, sent, err := s.upload(r.Context(), r.PathValue("id"), req, r.Body)
+	if err == nil {
+		return answer(w, api.FileReply{Success: true, Info: info}, nil)
+	}
+	// A guest that refuses in the middle is heard at once, and the client then has a moment to stop sending: were the connection
+	// closed on what it still sends, it might lose the answer.
 	rc := http.NewResponseController(w)
-	// A guest that refuses in the middle must not wait for a client that sends on and on.
-	unblock := func() { _ = rc.SetReadDeadline(time.Now()) }
-	info, err := s.upload(r.Context(), r.PathValue("id"), req, r.Body, unblock)
-	return answer(w, api.FileReply{Success: true, Info: info}, err)
+	w.Header().Set("Connection", "close")
+	s.refuse(w, r, err)
+	if rc.Flush() == nil && rc.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_, _ = io.Copy(io.Discard, r.Body) // the client is free to leave
+	}
+	<-sent
+	return nil
 }
 
-// upload writes a file from a reader. unblock makes a Read of it return that nobody needs any more.
-func (s *Server) upload(ctx context.Context, id string, req *proto.FileRequest, body io.Reader, unblock func()) (*proto.FileInfo, error) {
+// lingerTime is how long a client that is refused may go on sending.
+const lingerTime = 5 * time.Second
+
+// upload writes a file from a reader. It returns as soon as the guest refuses; the reader is done with when the channel is closed.
+func (s *Server) upload(ctx context.Context, id string, req *proto.FileRequest, body io.Reader) (*proto.FileInfo, <-chan error, error) {
+	sent := make(chan error, 1)
 	t, err := s.openTransfer(ctx, id, req)
 	if err != nil {
-		return nil, err
+		close(sent)
+		return nil, sent, err
 	}
 	defer t.close()
-	sent := make(chan error, 1)
 	go func() {
+		defer close(sent)
 		err := t.send(body)
-		if err != nil {
+		sent <- err
+		if _, broke := errors.AsType[*bodyError](err); broke {
 			t.close() // without the end of the content, the guest keeps the file as it was
 		}
-		sent <- err
 	}()
 	_, err = io.Copy(io.Discard, t)
-	if err != nil {
-		t.close()
-		unblock()
+	select {
+	case sending := <-sent:
+		if failed, ok := errors.AsType[*bodyError](sending); ok {
+			return nil, sent, fault.Wrap(failed.err, fault.Invalid, "the content broke off").WithHint("the file is as it was")
+		}
+	default:
 	}
-	if failed, ok := errors.AsType[*bodyError](<-sent); ok {
-		return nil, fault.Wrap(failed.err, fault.Invalid, "the content broke off").WithHint("the file is as it was")
-	}
-	return t.info, err //nolint:wrapcheck // a fault
+	return t.info, sent, err //nolint:wrapcheck // a fault
 }
 
 func (s *Server) readText(w http.ResponseWriter, r *http.Request) error {
@@ -193,7 +207,7 @@ func (s *Server) writeText(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.upload(r.Context(), r.PathValue("id"), req, strings.NewReader(in.Content), func() {})
+	_, _, err = s.upload(r.Context(), r.PathValue("id"), req, strings.NewReader(in.Content))
 	return answer(w, api.Success{Success: true}, err)
 }
 

@@ -9,9 +9,6 @@ import (
 
 // hungUp waits until the peer of a unix socket that has ended its own direction is gone altogether, or the socket is closed here.
 func hungUp(conn net.Conn) {
-	if b, ok := conn.(*boundedConn); ok {
-		conn = b.Conn
-	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return

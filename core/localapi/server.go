@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"capsem/core/api"
@@ -147,4 +148,21 @@ type boundedConn struct {
 func (c *boundedConn) Close() error {
 	defer c.free()
 	return c.Conn.Close() //nolint:wrapcheck // as it is
+}
+
+// CloseWrite ends our direction. net/http does so before it closes a connection on which more came than it read, so that its answer
+// is not lost.
+func (c *boundedConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite() //nolint:wrapcheck // as it is
+	}
+	return errors.ErrUnsupported
+}
+
+// SyscallConn reaches the socket, to wait for its hang-up.
+func (c *boundedConn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn() //nolint:wrapcheck // as it is
+	}
+	return nil, errors.ErrUnsupported
 }

@@ -52,9 +52,6 @@ func pump(w io.Writer, r io.Reader) error {
 }
 
 func closeWrite(conn net.Conn) {
-	if b, ok := conn.(*boundedConn); ok {
-		conn = b.Conn
-	}
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite() // the other side may have gone already
 	}

@@ -1,7 +1,6 @@
 package localapi
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -154,7 +153,7 @@ func wantUpgrade(r *http.Request, protocol string) error {
 // switched is a connection that was taken over from HTTP, with what was read ahead.
 type switched struct {
 	net.Conn
-	r *bufio.Reader
+	r io.Reader
 }
 
 // Read reads what came after the request.
@@ -176,7 +175,10 @@ func switchOver(w http.ResponseWriter, protocol string) (*switched, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over connection: %w", err), conn.Close())
 	}
-	return &switched{Conn: conn, r: rw.Reader}, nil
+	// Past what was read ahead, the connection itself: net/http's reader would take the end of the client's direction for the end
+	// of the request and cancel its context.
+	ahead := io.LimitReader(rw.Reader, int64(rw.Reader.Buffered()))
+	return &switched{Conn: conn, r: io.MultiReader(ahead, conn)}, nil
 }
 
 // execLines runs a command as a stream of JSON lines.

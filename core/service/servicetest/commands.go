@@ -76,11 +76,12 @@ func (w *worker) exec(conn net.Conn, req proto.WorkerRequest) {
 			}
 		}
 	}()
+	leave := gone
 	if req.Detach {
 		_ = conn.Close()
-		gone = nil
+		leave = nil
 	}
-	exit := w.run1(conn, text, stdin, gone, j.cancel)
+	exit := w.run1(conn, text, stdin, leave, j.cancel)
 	w.mu.Lock()
 	j.State, j.Exit = proto.JobDone, &exit
 	w.mu.Unlock()
