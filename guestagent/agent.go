@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,13 +55,26 @@ func runAgent(ctx context.Context) error {
 		return err
 	}
 	defer closeAll()
+	var relaying sync.WaitGroup
+	defer relaying.Wait()
+	relaying.Go(func() { relayWhenUp(ctx, a, log) })
+	err = serve(ctx, cmdline.Carrier, a, log)
+	stop()
+	a.Wait()
+	return err
+}
+
+// relayWhenUp serves other guest processes. It begins once the link is up, not to hold that up.
+func relayWhenUp(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+	if _, err := a.Session(ctx); err != nil {
+		return
+	}
 	socket, err := relay.Listen(layout.LinkSocket)
 	if err != nil {
 		log.Warn("agent: no socket for guest processes", "err", err)
-	} else {
-		go relay.Server{Links: a, Log: log}.Serve(ctx, socket)
+		return
 	}
-	return serve(ctx, cmdline.Carrier, a, log)
+	relay.Server{Links: a, Log: log}.Serve(ctx, socket)
 }
 
 func readCmdline() (boot.Cmdline, error) {

@@ -12,7 +12,7 @@ const (
 	// LinkSocket is where guest programs reach the host through the agent.
 	LinkSocket = RunDir + "/link.sock"
 	// BootReport is a stage.Report of the boot, for the agent.
-	BootReport = RunDir + "/boot.json"
+	BootReport = RunDir + "/boot"
 	// GraceFile holds, in milliseconds, how long processes get to end when PID 1 is told to power off or reboot.
 	GraceFile = RunDir + "/grace_ms"
 	// LowerDir is the read-only root file system under the overlay; SystemDir the ext4 that holds its upper layer.

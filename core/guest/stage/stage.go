@@ -4,9 +4,10 @@
 package stage
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,11 +19,11 @@ import (
 // Report is what PID 1 leaves for the agent.
 type Report struct {
 	// Stages are the timed steps, in order.
-	Stages []proto.BootStage `json:"stages"`
+	Stages []proto.BootStage
 	// Failed lists steps that went wrong without being fatal, one plain line each.
-	Failed []string `json:"failed,omitempty"`
+	Failed []string
 	// ReadyNS is when PID 1 was done, in nanoseconds since the kernel started.
-	ReadyNS int64 `json:"ready_ns"`
+	ReadyNS int64
 }
 
 // Timer collects a Report.
@@ -68,12 +69,14 @@ func (t *Timer) Fail(step string, err error) {
 // Failed lists what went wrong so far.
 func (t *Timer) Failed() []string { return t.report.Failed }
 
-// Save writes the record for the agent.
+// Save writes the record for the agent, as lines of words: PID 1 should not need a codec for it.
 func (t *Timer) Save(path string) error {
-	t.report.ReadyNS = int64(t.last)
-	b, err := json.Marshal(t.report)
-	if err != nil {
-		return fmt.Errorf("encode boot report: %w", err)
+	b := fmt.Appendf(nil, "ready %d\n", int64(t.last))
+	for _, s := range t.report.Stages {
+		b = fmt.Appendf(b, "stage %s %d\n", s.Name, s.DurationUS)
+	}
+	for _, f := range t.report.Failed {
+		b = fmt.Appendf(b, "failed %s\n", f)
 	}
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		return fmt.Errorf("save boot report: %w", err)
@@ -83,16 +86,41 @@ func (t *Timer) Save(path string) error {
 
 // Load reads the record; an absent one is empty, for an agent that runs without our PID 1.
 func Load(path string) (Report, error) {
-	var r Report
 	b, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
-		return r, nil
+		return Report{}, nil
 	}
 	if err != nil {
-		return r, fmt.Errorf("load boot report: %w", err)
+		return Report{}, fmt.Errorf("load boot report: %w", err)
 	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("load boot report: %w", err)
+	return Parse(string(b))
+}
+
+// Parse reads what Save has written, within the limits of proto.
+func Parse(text string) (Report, error) {
+	var r Report
+	for line := range strings.Lines(text) {
+		key, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		var err error
+		switch key {
+		case "ready":
+			r.ReadyNS, err = strconv.ParseInt(rest, 10, 64)
+		case "stage":
+			name, us, _ := strings.Cut(rest, " ")
+			s := proto.BootStage{Name: name}
+			s.DurationUS, err = strconv.ParseInt(us, 10, 64)
+			r.Stages = append(r.Stages, s)
+		case "failed":
+			r.Failed = append(r.Failed, Plain(rest))
+		default:
+			err = fmt.Errorf("unknown line %.20q", key)
+		}
+		if err != nil {
+			return Report{}, fmt.Errorf("parse boot report: %w", err)
+		}
+	}
+	if len(r.Stages) > proto.MaxBootStages || len(r.Failed) > proto.MaxBootStages {
+		return Report{}, errors.New("parse boot report: too many lines")
 	}
 	return r, nil
 }
