@@ -133,7 +133,7 @@ func (s *Server) writeFile(w http.ResponseWriter, r *http.Request) error {
 	if rc.Flush() == nil && rc.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 		_, _ = io.Copy(io.Discard, r.Body) // the client is free to leave
 	}
-	<-sent
+	<-sent //nolint:errcheck // it was looked at
 	return nil
 }
 

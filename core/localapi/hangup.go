@@ -21,6 +21,6 @@ func hungUp(conn net.Conn) {
 	_ = raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a file descriptor is small
 		n, err := unix.Poll(p, 0)
-		return (err != nil && err != unix.EINTR) || (n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0) //nolint:errorlint // an errno
+		return (err != nil && err != unix.EINTR) || (n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0)
 	})
 }

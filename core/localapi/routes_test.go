@@ -35,7 +35,7 @@ func TestBadRequestsGetTheRightStatusAndSayWhatToDo(t *testing.T) {
 		"no JSON":                {"POST", "/provision", "", nil, 400, "empty"},
 		"half JSON":              {"POST", "/provision", `{"name":`, nil, 400, "JSON"},
 		"two values":             {"POST", "/provision", `{}{}`, nil, 400, "follows"},
-		"unknown field":          {"POST", "/provision", `{"nmae":"x"}`, nil, 400, "nmae"},
+		"unknown field":          {"POST", "/provision", `{"neme":"x"}`, nil, 400, "neme"},
 		"wrong type":             {"POST", "/provision", `{"cpus":"two"}`, nil, 400, "cpus"},
 		"bad name":               {"POST", "/provision", `{"name":"a b"}`, nil, 400, "letters"},
 		"many CPUs":              {"POST", "/provision", `{"cpus":99}`, nil, 422, "1-8"},
@@ -126,7 +126,7 @@ func TestALifeOverTheAPI(t *testing.T) {
 		t.Errorf("restart: %v", err)
 	}
 	logs, err := s.Logs(ctx, "second", 1)
-	if err != nil || logs.SerialLogs != "console of second\n" || !strings.Contains(logs.Logs, "== console\nconsole of second") {
+	if err != nil || logs.SerialLogs != "console of second\n" || !strings.Contains(logs.Logs, "== console\n"+"console of second") {
 		t.Errorf("logs: %+v, %v", logs, err)
 	}
 	if err := s.Delete(ctx, "second"); err != nil {

@@ -135,7 +135,7 @@ func (t *transfer) send(body io.Reader) error {
 func atEnd(body io.Reader) bool {
 	var one [1]byte
 	n, err := body.Read(one[:])
-	return n == 0 && err == io.EOF //nolint:errorlint // a reader returns io.EOF itself
+	return n == 0 && err == io.EOF
 }
 
 // readList reads JSON lines, one file each, and sorts directories first.

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// stopGrace is how long a guest may take to power off when asked to; the worker then ends it.
-	stopGrace = 10 * time.Second
+	// stopGraceMS is how long a guest may take to power off when asked to, in milliseconds; the worker then ends it.
+	stopGraceMS = 10_000
+	stopGrace   = stopGraceMS * time.Millisecond
 	// stopSlack is what the worker itself may take beyond that.
 	stopSlack = 10 * time.Second
 	// killGrace is how long a worker may take to end its VM at once.
@@ -60,7 +61,7 @@ func (s *Service) end(ctx context.Context, v *vm, destroy bool) error {
 func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
 	w := v.view()
 	if w.life != nil {
-		req, grace := proto.WorkerRequest{Op: proto.OpStop, GraceMS: uint32(stopGrace.Milliseconds())}, stopGrace+stopSlack
+		req, grace := proto.WorkerRequest{Op: proto.OpStop, GraceMS: stopGraceMS}, stopGrace+stopSlack
 		if destroy {
 			req, grace = proto.WorkerRequest{Op: proto.OpKill}, killGrace
 		}

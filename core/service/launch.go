@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,8 +24,6 @@ const (
 	knock = 2 * time.Millisecond
 	// maxProcessLog is the size at which a VM's process.log is begun anew when its worker starts.
 	maxProcessLog = 8 << 20
-	// statusFile is where a worker leaves what it last said, in the VM's directory.
-	statusFile = "status.json"
 )
 
 // launch starts the worker of a VM in state Created, Stopped, Suspended or Defunct, and returns when it answers. The caller has
@@ -53,11 +52,10 @@ func (s *Service) launch(ctx context.Context, v *vm) error {
 
 // startWorker starts the process and greets it.
 func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient.Conn, error) {
-	// What an earlier worker said must not be taken for what this one says.
-	if err := os.Remove(w.dir.Dir() + "/" + statusFile); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, nil, fmt.Errorf("start worker: %w", err)
-	}
 	s.opts.step("start worker")
+	if err := markStarted(w); err != nil {
+		return nil, nil, err
+	}
 	cmd, err := s.spawn(w)
 	if err != nil {
 		return nil, nil, err
@@ -77,7 +75,7 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 	_ = cmd.Process.Kill() // it may have ended by itself
 	<-reaped
 	why := lastWords(w.dir)
-	if st, ok := readStatus(w.dir.Dir() + "/" + statusFile); ok && st.PID == l.pid && st.LastError != "" {
+	if st, ok := readStatus(w.dir.Status()); ok && st.PID == l.pid && st.LastError != "" {
 		why = st.LastError
 	} else if why == "" && ended != nil {
 		why = ended.Error()
@@ -85,6 +83,16 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 	s.clearInstance(w.spec.ID)
 	return nil, nil, fault.Wrap(err, fault.Unavailable, "VM %s did not start: %s", w.spec.ID, clip(why, 16<<10)).
 		WithHint("see capsem logs %s and capsem doctor", w.spec.ID)
+}
+
+// markStarted writes where the worker will leave its last status that it was started. If nothing else is found there later, the
+// worker died; and what an earlier one said is not taken for what this one says.
+func markStarted(w view) error {
+	text, err := json.Marshal(proto.WorkerStatus{ID: w.spec.ID, Name: w.spec.Name, State: lifecycle.Booting, StartedNS: time.Now().UnixNano()})
+	if err != nil {
+		return fmt.Errorf("encode status: %w", err)
+	}
+	return atomicfile.Write(w.dir.Status(), text, 0o600) //nolint:wrapcheck // says what and where
 }
 
 // spawn starts the process in a session of its own, with nothing of ours but where its VM is.

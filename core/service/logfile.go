@@ -21,7 +21,10 @@ type LogFile struct {
 // OpenLog opens a log for appending, with mode 0600, that holds about most bytes, twice over.
 func OpenLog(path string, most int64) (*LogFile, error) {
 	l := &LogFile{path: path, most: most}
-	return l, l.open()
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *LogFile) open() error {

@@ -141,7 +141,7 @@ func (f *followed) more(out *sections, lines int) (bool, error) {
 	} else {
 		buf := make([]byte, 64<<10)
 		n, err := f.file.ReadAt(buf, f.at)
-		if err != nil && err != io.EOF { //nolint:errorlint // ReadAt returns io.EOF itself
+		if err != nil && err != io.EOF {
 			return false, fmt.Errorf("follow log: %w", err)
 		}
 		if info, err := f.file.Stat(); err == nil && info.Size() < f.at {

@@ -114,7 +114,7 @@ func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
 	}{
 		"create": {
 			nothing, func(s *service.Service, _ string) { _, _ = s.Provision(t.Context(), api.ProvisionRequest{Name: "new"}) },
-			[]string{"", "new=Stopped", "new=Booting", "new=Running"},
+			[]string{"", "new=Stopped", "new=Booting", "new=Running", "new=Defunct"},
 		},
 		"persist": {
 			vm(api.ProvisionRequest{}), func(s *service.Service, id string) { _ = s.Persist(t.Context(), id, "new") },

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -52,7 +53,7 @@ func TestAnEntryAndASpecMakeEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := json.Marshal(vms["dev"].spec())
-	if want, _ := json.Marshal(spec); string(got) != string(want) {
+	if want, _ := json.Marshal(spec); !bytes.Equal(got, want) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

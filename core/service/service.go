@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -106,7 +107,7 @@ func OwnHome(home paths.Home) error {
 			WithHint("run capsem as that user, or set CAPSEM_HOME to a directory of your own")
 	}
 	if info.Mode().Perm() != 0o700 {
-		if err := os.Chmod(home.Dir(), 0o700); err != nil { //nolint:gosec // a directory needs x
+		if err := os.Chmod(home.Dir(), 0o700); err != nil {
 			return fmt.Errorf("close CAPSEM_HOME to others: %w", err)
 		}
 	}
@@ -129,10 +130,7 @@ func makeDirs(home paths.Home) error {
 // notice remembers something a user should know, and logs it.
 func (s *Service) notice(text string, args ...any) {
 	s.log.Warn(text, args...)
-	line := text
-	for i := 0; i+1 < len(args); i += 2 {
-		line += fmt.Sprintf(" %v=%v", args[i], args[i+1])
-	}
+	line := strings.TrimSuffix(text+" "+fmt.Sprintln(args...), "\n")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notices = append(s.notices, line)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -126,7 +125,7 @@ func (s *Service) recoverSpec(name string, dir paths.VM, reg map[string]Entry) (
 
 // settle is the state of a named VM that has no worker.
 func settle(dir paths.VM) (lifecycle.State, string) {
-	st, ok := readStatus(filepath.Join(dir.Dir(), statusFile))
+	st, ok := readStatus(dir.Status())
 	switch {
 	case !ok:
 		return lifecycle.Stopped, ""

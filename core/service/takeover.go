@@ -180,13 +180,7 @@ func (s *Service) settleUnnamed() {
 		if w.spec.Name != "" || w.life != nil {
 			continue
 		}
-		keep := w.state != lifecycle.Stopped
-		if _, ok := readStatus(w.dir.Dir() + "/" + statusFile); !ok {
-			// Its worker never came so far as to say anything.
-			keep, w.lastError = true, "its worker never answered"
-			v.update(func() { v.state, v.lastError = lifecycle.Defunct, w.lastError })
-		}
-		if err := s.clearAway(v, keep); err != nil {
+		if err := s.clearAway(v, w.state != lifecycle.Stopped); err != nil {
 			s.log.Error("cannot clear away a VM", "vm", w.spec.ID, "error", fault.Line(err))
 		}
 	}

@@ -184,7 +184,7 @@ func outcome(now view, l *life, wanted bool) (lifecycle.State, string) {
 	if wanted {
 		return lifecycle.Stopped, ""
 	}
-	last, ok := readStatus(now.dir.Dir() + "/" + statusFile)
+	last, ok := readStatus(now.dir.Status())
 	if ok && last.PID != l.pid {
 		ok = false
 	}

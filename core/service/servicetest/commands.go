@@ -3,6 +3,7 @@ package servicetest
 import (
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,8 +19,8 @@ type job struct {
 
 func (w *worker) listJobs() []proto.Job {
 	var out []proto.Job
-	for i := len(w.jobs) - 1; i >= 0; i-- {
-		out = append(out, w.jobs[i].Job)
+	for _, j := range slices.Backward(w.jobs) {
+		out = append(out, j.Job)
 	}
 	return out
 }

@@ -19,7 +19,7 @@ import (
 // Home is a fresh CAPSEM_HOME with a short path. At the end of the test every fake worker that is left is killed.
 func Home(t testing.TB) paths.Home {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "svc")
+	dir, err := os.MkdirTemp("/tmp", "svc") //nolint:usetesting // sockets need a short path
 	if err != nil {
 		t.Fatal(err)
 	}
