@@ -7,6 +7,7 @@ import (
 
 	"capsem/core/entry"
 	"capsem/personalities/cli"
+	"capsem/personalities/process"
 )
 
 // Personality is one row of the table.
@@ -24,7 +25,9 @@ type Personality struct {
 
 // Table lists every personality but the command line, which is what any other name gets.
 func Table() []Personality {
-	return []Personality{}
+	return []Personality{
+		{Name: "process", Link: "capsem-process", Run: process.Run},
+	}
 }
 
 // Choose picks the personality for a command line (argv[0] included) and the arguments to give it.

@@ -92,6 +92,9 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
+// LogLevel is what the spec asks for: debug, info, warn, error or empty.
+func (w *Worker) LogLevel() string { return w.spec.LogLevel }
+
 // Run lives the VM's life: it returns when the VM has ended and everything of it is released. The end of ctx powers the guest
 // off in order. A VM that ends badly is no error of Run: status.json and the last status say so.
 func (w *Worker) Run(ctx context.Context) (err error) {

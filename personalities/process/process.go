@@ -1,0 +1,104 @@
+// Package process is capsem-process: the worker of one VM. The service starts one for each VM, with an empty environment and in
+// a session of its own; it ends with its VM.
+package process
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"capsem/core/assets"
+	"capsem/core/entry"
+	"capsem/core/fault"
+	"capsem/core/machine"
+	"capsem/core/paths"
+)
+
+const (
+	// gcPercent and memoryLimit (bytes, soft) trade a little time for memory: there may be ten workers.
+	gcPercent   = 50
+	memoryLimit = 24 << 20
+)
+
+// Run is the worker: --home H --dir VMDIR. It returns when the VM has ended. SIGTERM and SIGINT, as the end of ctx, power the
+// guest off in order.
+func Run(ctx context.Context, env entry.Env) error {
+	home, dir, err := parse(env.Args)
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	if err := harden(); err != nil {
+		return err
+	}
+	out, err := openLog(dir.Dir(), filepath.Base(dir.ProcessLog()))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	level := new(slog.LevelVar)
+	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+	err = run(ctx, home, dir, level, log)
+	if err != nil {
+		log.Error("the worker ends", "error", err)
+	}
+	return err
+}
+
+func run(ctx context.Context, home paths.Home, dir paths.VM, level *slog.LevelVar, log *slog.Logger) error {
+	// The service's end, or that of a terminal, is not the VM's.
+	signal.Ignore(syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	cfg := machine.Config{Home: home, Dir: dir, Log: log, Assets: boot(home)}
+	platform(&cfg)
+	w, err := machine.New(cfg)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	if text := w.LogLevel(); text != "" {
+		if err := level.UnmarshalText([]byte(text)); err != nil {
+			log.Warn("unknown log level", "level", text)
+		}
+	}
+	return w.Run(ctx) //nolint:wrapcheck // says what it did
+}
+
+// parse takes the command line.
+func parse(args []string) (paths.Home, paths.VM, error) {
+	flags := flag.NewFlagSet("capsem-process", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	home := flags.String("home", "", "the installation")
+	dir := flags.String("dir", "", "the VM's directory")
+	err := flags.Parse(args)
+	if err != nil || flags.NArg() > 0 || !filepath.IsAbs(*home) || !filepath.IsAbs(*dir) {
+		return "", "", fault.New(fault.Invalid, "a worker takes --home and --dir, both absolute").
+			WithHint("the service starts workers; see capsem help create")
+	}
+	return paths.Home(filepath.Clean(*home)), paths.VM(filepath.Clean(*dir)), nil
+}
+
+// boot opens what VMs boot from, held to the manifest.
+func boot(home paths.Home) func(context.Context, string) (*machine.Boot, error) {
+	return func(ctx context.Context, version string) (*machine.Boot, error) {
+		set, err := assets.Load(home, runtime.GOARCH, version)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // a fault
+		}
+		files, err := set.Open(ctx)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // a fault
+		}
+		return &machine.Boot{
+			Kernel: files.Kernel, Initrd: files.Initrd, RootFS: files.RootFS,
+			RootFSType: set.RootFSType(), Arch: set.Arch, Close: files.Close,
+		}, nil
+	}
+}
