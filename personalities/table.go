@@ -8,6 +8,7 @@ import (
 	"capsem/core/entry"
 	"capsem/personalities/cli"
 	"capsem/personalities/process"
+	"capsem/personalities/service"
 )
 
 // Personality is one row of the table.
@@ -27,6 +28,7 @@ type Personality struct {
 func Table() []Personality {
 	return []Personality{
 		{Name: "process", Link: "capsem-process", Run: process.Run},
+		{Name: "service", Link: "capsem-service", Verbs: true, Run: service.Run},
 	}
 }
 
