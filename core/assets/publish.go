@@ -1,0 +1,185 @@
+package assets
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"capsem/core/atomicfile"
+	"capsem/core/fault"
+	"capsem/core/guard"
+	"capsem/core/paths"
+)
+
+// lockPause is the time between two looks at a lock that another process holds.
+const lockPause = 50 * time.Millisecond
+
+// Lock waits for the lock under which images are made and published. waiting is called once if somebody else has it.
+func Lock(ctx context.Context, home paths.Home, waiting func(pid int)) (*guard.Lock, error) {
+	if err := os.MkdirAll(home.Assets(), 0o700); err != nil {
+		return nil, fmt.Errorf("lock images: %w", err)
+	}
+	path := filepath.Join(home.Assets(), ".lock")
+	tick := time.NewTicker(lockPause)
+	defer tick.Stop()
+	for {
+		l, err := guard.Acquire(path)
+		if !errors.Is(err, guard.ErrHeld) {
+			return l, err //nolint:wrapcheck // says what it did
+		}
+		if waiting != nil {
+			pid, _, _ := guard.Holder(path)
+			waiting(pid)
+			waiting = nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lock images: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Publish makes the finished files in dir a set, and the current one of its architecture. dir must be beneath Assets and is
+// gone afterwards. The caller holds the Lock. The entry's Files and Built are filled in. Sets that nobody needs are removed.
+func Publish(home paths.Home, dir string, e Entry) (*Set, error) {
+	for _, name := range []string{Initrd, rootPrefix + e.RootFS, Kernel} {
+		file, err := settle(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		e.Files = append(e.Files, file)
+	}
+	e.Built = time.Now().UTC().Format(time.RFC3339)
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("publish image: %w", err)
+	}
+	version := e.version()
+	if err := replace(dir, home.AssetVersion(version)); err != nil {
+		return nil, err
+	}
+	m, err := readManifest(home)
+	if err != nil { // none yet, or damaged: what it listed cannot be trusted any more
+		m = &Manifest{}
+	}
+	m.Format = formatVersion
+	if m.Sets == nil {
+		m.Sets = map[string]Entry{}
+	}
+	if m.Current == nil {
+		m.Current = map[string]string{}
+	}
+	previous := m.Current[e.Arch]
+	m.Sets[version], m.Current[e.Arch] = e, version
+	gone := unneeded(home, m, previous)
+	for _, v := range gone {
+		delete(m.Sets, v)
+	}
+	if err := writeManifest(home, m); err != nil {
+		return nil, err
+	}
+	for _, v := range gone { // no longer named by anything: a failure only costs space
+		_ = os.RemoveAll(home.AssetVersion(v))
+	}
+	return &Set{Version: version, Entry: e, home: home}, nil
+}
+
+// settle makes a file durable and readable by all (QEMU runs as another user and is given open files), and hashes it.
+func settle(path string) (File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return File{}, fmt.Errorf("publish image: %w", err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return File{}, fmt.Errorf("publish image: %w", err)
+	}
+	sum, n, err := hashFile(f)
+	if err != nil {
+		return File{}, err
+	}
+	return File{Name: filepath.Base(path), BLAKE3: sum, Size: n}, nil
+}
+
+// replace puts a finished directory where the set's is to be. One that is there already has the same content, or is damaged.
+func replace(dir, to string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), atomicfile.SyncDir(dir)); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	if err := os.Rename(dir, to); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(to)) //nolint:wrapcheck // says what it did
+}
+
+func writeManifest(home paths.Home, m *Manifest) error {
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return atomicfile.Write(home.Manifest(), append(text, '\n'), 0o600) //nolint:wrapcheck // says what it did
+}
+
+// unneeded lists the sets that are neither current, nor were until now, nor are named by a VM.
+func unneeded(home paths.Home, m *Manifest, previous string) []string {
+	needed := slices.Collect(maps.Values(m.Current))
+	needed = append(needed, previous)
+	for _, dir := range []string{home.Sessions(), home.PersistentDir()} {
+		vms, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil // whatever is not known stays
+		}
+		for _, vm := range vms {
+			version, err := versionOf(paths.VM(filepath.Join(dir, vm.Name())))
+			if err != nil {
+				return nil
+			}
+			needed = append(needed, version)
+		}
+	}
+	var out []string
+	for v := range m.Sets {
+		if !slices.Contains(needed, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// versionOf is the set that a VM boots; empty when it has no spec yet.
+func versionOf(vm paths.VM) (string, error) {
+	f, err := os.Open(vm.Spec())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at VM: %w", err)
+	}
+	defer f.Close()
+	var spec struct {
+		AssetVersion string `json:"asset_version"`
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 64<<20))
+	if err == nil {
+		err = json.Unmarshal(text, &spec)
+	}
+	if err != nil {
+		return "", fault.Wrap(err, fault.Internal, "cannot read %s", vm.Spec())
+	}
+	return spec.AssetVersion, nil
+}
