@@ -135,7 +135,7 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
 		}
 	}
 	w := v.view()
-	if w.state == lifecycle.Stopping && w.life != nil { // on its way down by itself
+	if w.life != nil && w.state != lifecycle.Booting && w.state != lifecycle.Running { // on its way down, or down and not yet gone
 		select {
 		case <-w.life.done:
 		case <-ctx.Done():
