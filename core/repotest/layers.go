@@ -36,7 +36,7 @@ var layers = []layer{
 	}},
 	{1, true, []string{
 		"core/config", "core/store", "core/assets", "core/image", "core/hypervisor", "core/link", "core/share", "core/snapshot",
-		"core/mitm", "core/inspect", "core/dns", "core/credential", "core/ledger", "core/mcp", "core/guard", "core/safesocket",
+		"core/mitm", "core/inspect", "core/dns", "core/credential", "core/ledger", "core/mcp", "core/guard", "core/safesocket", "core/atomicfile",
 		"core/guestlink", "core/guest", "core/workerclient",
 	}},
 	{2, false, []string{"core/machine", "core/service"}},
