@@ -26,7 +26,7 @@ const maxKernel = 256 << 20
 func (j *job) kernelHook() string {
 	dir := filepath.Join(j.scratch, "kernel")
 	meta := j.recipe.Kernel.Package + "-" + j.Arch
-	return "set -e; echo 'capsem: downloading the kernel' >&2; mkdir -p " + dir + "; cd " + dir + "; " +
+	return "set -e; export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"; echo 'capsem: downloading the kernel' >&2; mkdir -p " + dir + "; cd " + dir + "; " +
 		"p=$(apt-cache depends " + meta + " | sed -n 's/.*Depends: \\(linux-image-[0-9][^ :]*\\).*/\\1/p' | head -n 1); " +
 		"test -n \"$p\"; apt-get -q -o APT::Sandbox::User=root download \"$p\" >&2"
 }

@@ -68,6 +68,7 @@ func (j *job) rootfs(ctx context.Context) (*Lock, error) {
 // bootstrapLine makes progress of what mmdebstrap prints.
 func (j *job) bootstrapLine(line string) {
 	switch {
+	case strings.Contains(line, "-hook in shell"): // the hooks say themselves what they do
 	case strings.HasPrefix(line, "I: "):
 		j.say("system", strings.TrimSuffix(strings.TrimPrefix(line, "I: "), "..."))
 	case strings.HasPrefix(line, "capsem: "):
