@@ -29,7 +29,12 @@ func newFrame() *frame {
 	return f
 }
 
-func (f *frame) free() { frames.Put(f) }
+// free gives the frame back; nil is nobody's.
+func (f *frame) free() {
+	if f != nil {
+		frames.Put(f)
+	}
+}
 
 // read reads the next frame. io.EOF is a clean end between frames.
 func (f *frame) read(r io.Reader) error {

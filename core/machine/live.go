@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"capsem/core/fault"
@@ -37,10 +38,8 @@ func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
 			return lifecycle.Defunct, w.withConsole(fault.Line(err))
 		}
 		switch exit.Reason {
-		case hypervisor.GuestPoweroff, hypervisor.Killed:
-			return lifecycle.Stopped, ""
-		case hypervisor.GuestReboot:
-			if w.wanted() {
+		case hypervisor.GuestPoweroff, hypervisor.Killed, hypervisor.GuestReboot:
+			if w.wanted() || !w.rebooting(exit.Reason) {
 				return lifecycle.Stopped, ""
 			}
 			w.rebooted()
@@ -60,6 +59,14 @@ func (w *Worker) wanted() bool {
 	default:
 		return false
 	}
+}
+
+// rebooting reports whether a machine is to follow the one that ended: the guest reset itself, or asked for it and had to be
+// helped.
+func (w *Worker) rebooting(reason hypervisor.ExitReason) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return reason == hypervisor.GuestReboot || (reason == hypervisor.Killed && w.reboot)
 }
 
 func (w *Worker) rebooted() {
@@ -98,10 +105,12 @@ func (w *Worker) once(ctx context.Context) (hypervisor.Exit, error) {
 	defer w.release(ctx, vm)
 	served := make(chan error, 1)
 	down, stopServing := context.WithCancel(ctx)
-	defer stopServing()
-	go func() { served <- w.serveGuest(boot, down, vm) }()
+	var serving sync.WaitGroup
+	serving.Go(func() { served <- w.serveGuest(boot, down, vm) })
 	exit, err := w.await(ctx, vm, served)
+	abandon(hypervisor.ErrGone)
 	stopServing()
+	serving.Wait()
 	if err == nil && !w.wasReady() && !w.wanted() && exit.Reason != hypervisor.GuestPanic {
 		err = fault.New(fault.Unavailable, "the guest ended before it was ready (%s): %s", exit.Reason, exit.Detail)
 	}

@@ -26,7 +26,10 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
 		return err //nolint:wrapcheck // the client left
 	}
-	go feed(c, st, proto.KindStdin, proto.KindResize)
+	var input sync.WaitGroup
+	defer input.Wait()
+	defer c.Close() // everything is said; input ends with it
+	input.Go(func() { feed(c, st, proto.KindStdin, proto.KindResize) })
 	f := newFrame()
 	defer f.free()
 	for {
@@ -51,14 +54,20 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	}
 }
 
-// feed passes the client's frames of the given kinds on, and closes the stream when the client leaves or sends another kind.
-func feed(c *client, st link.Stream, kinds ...proto.Kind) {
-	f := newFrame()
-	defer f.free()
+// feed passes the client's frames of the given kinds on, and closes the stream when the client leaves or sends another kind. It
+// reports whether the client did that.
+func feed(c *client, st link.Stream, kinds ...proto.Kind) (left bool) {
 	defer st.Close()
-	for f.read(c) == nil && slices.Contains(kinds, f.kind()) {
-		if _, err := st.Write(f.raw()); err != nil {
-			return
+	for {
+		f, err := c.next()
+		if err != nil || !slices.Contains(kinds, f.kind()) {
+			f.free()
+			return true
+		}
+		_, err = st.Write(f.raw())
+		f.free()
+		if err != nil {
+			return false
 		}
 	}
 }
@@ -69,8 +78,10 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 	if err != nil {
 		return refuse(c, err)
 	}
-	cancelled := make(chan struct{})
-	job, err := w.jobs.Begin("file", plain(string(req.Op)+" "+req.Root+"/"+req.Path), false, func() { close(cancelled) })
+	life, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	what := plain(string(req.Op) + " " + req.Root + "/" + req.Path)
+	job, err := w.jobs.Begin("file", what, false, func() { stop(errCancelled) })
 	if err != nil {
 		return refuse(c, err)
 	}
@@ -80,22 +91,25 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 		return refuse(c, lost(err))
 	}
 	defer st.Close()
-	over := make(chan struct{})
-	defer close(over)
-	go func() {
-		select {
-		case <-cancelled:
-			_ = st.Close() // the guest gives the operation up
-		case <-over:
-		}
-	}()
+	unhook := context.AfterFunc(life, func() { _ = st.Close() }) // the guest gives the operation up
+	defer unhook()
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
-		job.Lost("its client left")
+		job.Lost(clientLeft)
 		return err //nolint:wrapcheck // the client left
 	}
-	go feed(c, st, proto.KindData)
+	var input sync.WaitGroup
+	defer input.Wait()
+	defer c.Close() // everything is said; input ends with it
+	input.Go(func() {
+		if feed(c, st, proto.KindData) {
+			stop(errLeft)
+		}
+	})
 	result, err := fileResult(c, st)
 	if err != nil {
+		if why := context.Cause(life); why != nil {
+			err = why
+		}
 		job.Lost(err.Error())
 		sendError(c, lost(err))
 		return nil
@@ -104,6 +118,12 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 	sendJSON(c, proto.KindResult, result)
 	return nil
 }
+
+// Why a file operation ends early without the guest having a say.
+var (
+	errCancelled = fault.New(fault.Unavailable, "cancelled")
+	errLeft      = fault.New(fault.Unavailable, clientLeft)
+)
 
 // fileResult passes content on until the result.
 func fileResult(c *client, st link.Stream) (result proto.FileResult, err error) {

@@ -30,6 +30,7 @@ type server struct {
 	stop  context.CancelFunc
 	slots chan struct{}
 	conns sync.WaitGroup
+	crowd crowd
 
 	mu       sync.Mutex
 	listener *safesocket.Listener
@@ -55,6 +56,7 @@ func (s *server) close() error {
 	l, path := s.listener, s.path
 	s.mu.Unlock()
 	err := l.Close()
+	s.crowd.dismiss()
 	timer := time.AfterFunc(lastWords, s.stop)
 	defer timer.Stop()
 	s.conns.Wait()
@@ -98,32 +100,27 @@ func (s *server) accept(l *safesocket.Listener) {
 	}
 }
 
-// client is one connection after its greeting.
-type client struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-// Read reads what came behind a request.
-func (c *client) Read(p []byte) (int, error) { return c.r.Read(p) } //nolint:wrapcheck // a net.Conn hands errors through
-
 // serve greets one connection and answers its requests, one after another.
 func (s *server) serve(conn net.Conn) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	c := &client{Conn: conn, r: bufio.NewReaderSize(conn, 16<<10)}
+	defer c.ready()
 	defer conn.Close()
-	c := &client{conn, bufio.NewReaderSize(conn, 16<<10)}
+	defer s.crowd.busy(c)
 	if err := s.greet(c); err != nil {
 		s.w.log.Debug("no proper greeting", "error", err)
 		return
 	}
 	for {
+		c.ready()
 		var req proto.WorkerRequest
-		if err := proto.ReadFrame(c, proto.MaxFrame, &req); err != nil {
+		if !s.crowd.rest(c) || proto.ReadFrame(c, proto.MaxFrame, &req) != nil {
 			return
 		}
+		s.crowd.busy(c)
 		taken, err := s.answer(ctx, c, &req)
 		if err != nil || taken {
 			return
@@ -167,6 +164,12 @@ func (s *server) answer(ctx context.Context, c *client, req *proto.WorkerRequest
 	case proto.OpForward:
 		return true, s.w.forward(ctx, c, req.ForwardPort)
 	default:
+		if req.Op == proto.OpWaitJob || req.Op == proto.OpStop || req.Op == proto.OpKill {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(ctx)
+			defer cancel()
+			c.lookout(cancel)
+		}
 		reply, err := s.unary(ctx, req)
 		if err != nil {
 			return false, refuse(c, err)
@@ -221,11 +224,9 @@ func (s *server) watch(ctx context.Context, c *client) error {
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
 		return err //nolint:wrapcheck // the watcher left
 	}
-	left := make(chan struct{})
-	s.conns.Go(func() {
-		defer close(left)
-		_, _ = c.r.ReadByte() // a watcher says nothing more: this ends when it leaves
-	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.lookout(cancel) // a watcher says nothing more
 	for {
 		st, changed, final := s.w.board.get()
 		if err := proto.WriteFrame(c, st); err != nil || final {
@@ -233,8 +234,6 @@ func (s *server) watch(ctx context.Context, c *client) error {
 		}
 		select {
 		case <-changed:
-		case <-left:
-			return nil
 		case <-ctx.Done():
 			return nil
 		}

@@ -6,12 +6,17 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
+	"time"
 
 	"capsem/core/fault"
 	"capsem/core/link"
 	"capsem/core/machine/jobs"
 	"capsem/core/proto"
 )
+
+// cancelTime is how long the guest may take to report the end of a command that was killed.
+const cancelTime = 2 * time.Second
 
 // exec runs a command. Attached, its stream is the client's connection and ends with it; detached, the client gets Started and
 // the command goes on.
@@ -20,47 +25,36 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	if err != nil {
 		return refuse(c, err)
 	}
-	cancelled := make(chan struct{})
-	job, err := w.jobs.Begin("exec", describe(req), detach, func() { close(cancelled) })
-	if err != nil {
+	r := &run{out: c, opened: make(chan struct{}), answered: make(chan struct{}), detach: detach}
+	if r.job, err = w.jobs.Begin("exec", describe(req), detach, r.cancel); err != nil {
 		return refuse(c, err)
 	}
-	req.ID = job.ID()
-	// A detached command does not end with its client; the end of the link ends its stream.
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	st, err := a.Exec(ctx, req)
+	req.ID = r.job.ID()
+	r.stream, err = a.Exec(ctx, req)
+	close(r.opened)
 	if err != nil {
-		stop()
-		job.Lost(err.Error())
+		r.job.Lost(err.Error())
 		return refuse(c, lost(err))
 	}
-	go func() {
-		select {
-		case <-cancelled:
-			_ = st.Close() // ends the command's process group
-		case <-life.Done():
-		}
-	}()
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
-		_ = st.Close()
-		stop()
-		job.Lost("its client left")
-		return err //nolint:wrapcheck // the client left
+		r.job.Lost(clientLeft)
+		return errors.Join(err, r.stream.Close())
 	}
-	r := &run{job: job, out: c, stream: st, detach: detach, answered: make(chan struct{})}
 	if detach {
-		w.work.Go(func() {
-			defer stop()
-			r.follow()
-		})
+		w.work.Go(r.follow)
 		<-r.answered
 		return nil
 	}
-	defer stop()
-	go r.input(c)
+	var input sync.WaitGroup
+	input.Go(func() { r.input(c) })
 	r.follow()
+	_ = c.Close() // everything is said; input ends with it
+	input.Wait()
 	return nil
 }
+
+// clientLeft is why a job ended whose client went away.
+const clientLeft = "its client left"
 
 func describe(req *proto.ExecRequest) string {
 	text := req.Command
@@ -72,6 +66,9 @@ func describe(req *proto.ExecRequest) string {
 
 // lost is the error of a stream that ended before its result.
 func lost(err error) *fault.Error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f
+	}
 	if errors.Is(err, proto.ErrBadStreamFrame) || errors.Is(err, errRules) {
 		return fault.Wrap(err, fault.Internal, "the guest broke the rules of its stream: %s", err)
 	}
@@ -84,47 +81,98 @@ var errRules = errors.New("unexpected frame")
 // run is one command with its client.
 type run struct {
 	job    *jobs.Job
-	stream link.Stream
-	// out is the client; nobody, once the client of a detached command knows that it runs.
-	out    io.Writer
 	detach bool
+	// stream is the guest's side, set once opened is closed; nil if the guest did not take it.
+	stream link.Stream
+	opened chan struct{}
+	// out is the client; nobody, once the client of a detached command knows that it runs.
+	out io.Writer
 	// answered is closed when nothing more is to be sent to the client.
 	answered chan struct{}
+
+	writing sync.Mutex // frames to the guest are never mixed
+
+	mu              sync.Mutex
+	left, cancelled bool
 }
+
+// send passes a whole frame to the guest.
+func (r *run) send(frame []byte) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	_, err := r.stream.Write(frame)
+	return err //nolint:wrapcheck // only whether there is one matters
+}
+
+// cancel kills the command's process group; a guest that does not say how that ended loses the stream, which kills it too.
+func (r *run) cancel() {
+	<-r.opened
+	if r.stream == nil {
+		return // it could not be started
+	}
+	r.mu.Lock()
+	r.cancelled = true
+	r.mu.Unlock()
+	timer := time.AfterFunc(cancelTime, func() { _ = r.stream.Close() })
+	if r.send([]byte{byte(proto.KindSignal), 0, 0, 0, 1, sigKill}) != nil {
+		timer.Reset(0)
+	}
+}
+
+// sigKill is Linux's number, the guest's.
+const sigKill = 9
 
 // input passes on what the client sends, until it leaves, which ends the command.
 func (r *run) input(c *client) {
-	f := newFrame()
-	defer f.free()
 	for {
-		if f.read(c) != nil {
+		f, err := c.next()
+		if err == nil && !isInput(f.kind()) {
+			err = errRules
+		}
+		if err == nil {
+			err = r.send(f.raw())
+		}
+		f.free()
+		if err != nil {
+			r.mu.Lock()
+			r.left = true
+			r.mu.Unlock()
 			_ = r.stream.Close() // the command ends with its client
 			return
 		}
-		switch f.kind() {
-		case proto.KindStdin, proto.KindResize, proto.KindSignal:
-			if _, err := r.stream.Write(f.raw()); err != nil {
-				return // follow sees it too
-			}
-		default:
-			_ = r.stream.Close()
-			return
-		}
 	}
+}
+
+func isInput(k proto.Kind) bool {
+	return k == proto.KindStdin || k == proto.KindResize || k == proto.KindSignal
 }
 
 // follow passes on what the command sends until its end, and records it.
 func (r *run) follow() {
+	defer r.dismiss()
 	defer r.stream.Close()
 	exit, err := r.output()
-	if err != nil {
+	r.mu.Lock()
+	left, cancelled := r.left, r.cancelled
+	r.mu.Unlock()
+	switch {
+	case err == nil && cancelled && exit.Error == "":
+		exit.Error = "cancelled"
+	case err == nil:
+	case cancelled:
+		r.job.Lost("cancelled")
+		sendError(r.out, fault.New(fault.Unavailable, "the command was cancelled"))
+		return
+	case left:
+		r.job.Lost(clientLeft)
+		return
+	default:
 		r.job.Lost(err.Error())
 		sendError(r.out, lost(err))
-	} else {
-		r.job.Done(&exit, exit.Error) // before the client can ask for it
-		sendJSON(r.out, proto.KindExit, exit)
+		return
 	}
-	r.dismiss()
+	r.job.Done(&exit, exit.Error) // before the client can ask for it
+	sendJSON(r.out, proto.KindExit, exit)
 }
 
 // dismiss lets the client go.
