@@ -1,0 +1,51 @@
+package machine
+
+import (
+	"context"
+	"time"
+
+	"capsem/core/hypervisor"
+	"capsem/core/proto"
+)
+
+// lifecycle answers what a process in the guest asks for.
+func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
+	switch req.Action {
+	case proto.ActionPoweroff:
+		w.end(shutdownGrace, false)
+		return proto.LifecycleReply{OK: true}
+	case proto.ActionReboot:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		a, vm := w.agent, w.vm
+		if a == nil || vm == nil {
+			return proto.LifecycleReply{Message: "the VM is on its way down"}
+		}
+		if !w.reboot {
+			w.reboot = true
+			w.work.Go(func() { w.rebootGuest(a, vm) })
+		}
+		return proto.LifecycleReply{OK: true}
+	case proto.ActionSuspend:
+		return proto.LifecycleReply{Message: "this version of capsem cannot save a VM to disk; stop it instead"}
+	}
+	return proto.LifecycleReply{Message: "unknown action"}
+}
+
+// rebootGuest has the guest reset itself, which the hypervisor reports as the end of this machine. One that does not do it is
+// killed; live then goes on as if it had.
+func (w *Worker) rebootGuest(a agent, vm hypervisor.Machine) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace+shutdownSlack) //nolint:contextcheck // outlives the request
+	defer cancel()
+	err := a.Shutdown(ctx, uint32(shutdownGrace/time.Millisecond), true)
+	if err == nil {
+		_, err = vm.Wait(ctx)
+	}
+	if err == nil {
+		return
+	}
+	w.log.Warn("the guest did not reboot in time", "error", err)
+	if _, err := w.kill(context.WithoutCancel(ctx), vm); err != nil {
+		w.log.Error("the hypervisor cannot be killed", "error", err)
+	}
+}
