@@ -33,7 +33,7 @@ func loadEach(dir, order string, load func(path, params string) error) error {
 		if name == "" || name[0] == '#' {
 			continue
 		}
-		err := load(filepath.Join(dir, filepath.Join("/", name)), params)
+		err := load(filepath.Join(dir, filepath.Join("/", name)), strings.TrimSpace(params))
 		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
 			errs = errors.Join(errs, fmt.Errorf("load module %s: %w", filepath.Base(name), err))
 		}
