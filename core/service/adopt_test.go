@@ -64,15 +64,22 @@ func TestWhatDiedWhileNoServiceRanIsSettled(t *testing.T) {
 	s, stop := again(t, home)
 	create(t, s, api.ProvisionRequest{Name: "killed"})
 	create(t, s, api.ProvisionRequest{Name: "stopped"})
+	create(t, s, api.ProvisionRequest{Name: "stubborn"})
 	lost := create(t, s, api.ProvisionRequest{})
 	if _, err := s.Stop(t.Context(), "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	// One that is killed and then stopped is Stopped, whatever its worker could say.
+	kill(t, home, "stubborn")
+	await(t, "its end", func() bool { return info(t, s, "stubborn").PID == 0 })
+	if _, err := s.Stop(t.Context(), "stubborn"); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	kill(t, home, "killed")
 	kill(t, home, lost)
 	s, _ = again(t, home)
-	if got := states(s); got != "killed=Defunct stopped=Stopped" {
+	if got := states(s); got != "killed=Defunct stopped=Stopped stubborn=Stopped" {
 		t.Errorf("the new service has %s", got)
 	}
 	if vm := info(t, s, "killed"); !strings.Contains(vm.LastError, "fake worker of killed") {

@@ -33,14 +33,16 @@ func discard(o *Options, dir paths.VM, between func() error) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove VM directory: %w", err)
 	}
-	if between != nil {
-		if err := between(); err != nil {
-			return err
-		}
+	if between == nil {
+		between = func() error { return nil }
 	}
+	noted := between()
 	o.step("remove directory")
 	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("remove VM directory: %w", err)
+		return errors.Join(noted, fmt.Errorf("remove VM directory: %w", err))
+	}
+	if noted != nil { // now there may be the space that it lacked
+		return between()
 	}
 	return nil
 }

@@ -79,6 +79,7 @@ func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
 		return nil
 	}
 	v.update(func() { v.state, v.lastError = lifecycle.Stopped, "" }) // Defunct and Created may both go there
+	s.noteEnd(w, lifecycle.Stopped, "")
 	return nil
 }
 

@@ -87,8 +87,11 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 
 // markStarted writes where the worker will leave its last status that it was started. If nothing else is found there later, the
 // worker died; and what an earlier one said is not taken for what this one says.
-func markStarted(w view) error {
-	text, err := json.Marshal(proto.WorkerStatus{ID: w.spec.ID, Name: w.spec.Name, State: lifecycle.Booting, StartedNS: time.Now().UnixNano()})
+func markStarted(w view) error { return note(w, lifecycle.Booting, "") }
+
+// note writes the state of a VM where its worker leaves it.
+func note(w view, state lifecycle.State, why string) error {
+	text, err := json.Marshal(proto.WorkerStatus{ID: w.spec.ID, Name: w.spec.Name, State: state, LastError: why})
 	if err != nil {
 		return fmt.Errorf("encode status: %w", err)
 	}

@@ -154,11 +154,22 @@ func (s *Service) ended(v *vm, l *life) {
 	})
 	s.log.Info("worker ended", "vm", now.spec.ID, "pid", l.pid, "state", to, "error", why)
 	if !destroy && now.spec.Name != "" {
+		s.noteEnd(now, to, why)
 		return
 	}
 	keep := !destroy && to == lifecycle.Defunct
 	if err := s.clearAway(v, keep); err != nil {
 		s.log.Error("cannot clear away a VM", "vm", now.spec.ID, "error", err)
+	}
+}
+
+// noteEnd leaves the state of a named VM for the next service, where the worker had no time to, or had another view of its end.
+func (s *Service) noteEnd(w view, state lifecycle.State, why string) {
+	if st, ok := readStatus(w.dir.Status()); ok && st.State == state && st.LastError == why {
+		return
+	}
+	if err := note(w, state, why); err != nil {
+		s.log.Warn("cannot note how a VM ended", "vm", w.spec.ID, "state", state, "error", err)
 	}
 }
 

@@ -45,6 +45,7 @@ func Options(t testing.TB, home paths.Home) service.Options {
 	}
 	return service.Options{
 		Home: home, Log: slog.New(slog.DiscardHandler), Worker: []string{self},
+		WorkerEnv: []string{"GORACE=atexit_sleep_ms=0"}, // under the race detector a process would take a second to exit
 		Settings: func() (*config.Settings, error) {
 			return &config.Settings{
 				VM:  config.VM{CPUs: 2, RAMMB: 512, DiskMB: 2048, MaxVMs: 4, Accelerator: "tcg", ReadyTimeout: 20 * time.Second},
