@@ -35,7 +35,9 @@ func serveOn(t *testing.T, guest link.Session) {
 	guesttest.Serve(t, guest, proto.PortExec, func(ctx context.Context, st link.Stream) { s.Serve(ctx, st) })
 }
 
-func command(dir, text string) *proto.ExecRequest { return &proto.ExecRequest{ID: "j1", Command: text, Dir: dir} }
+func command(dir, text string) *proto.ExecRequest {
+	return &proto.ExecRequest{ID: "j1", Command: text, Dir: dir}
+}
 
 func execute(t *testing.T, host link.Session, req *proto.ExecRequest) guesttest.Output {
 	t.Helper()

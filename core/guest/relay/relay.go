@@ -97,13 +97,15 @@ func (s Server) Serve(ctx context.Context, l *net.UnixListener) {
 
 func (s Server) relay(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) //nolint:errcheck // ends the wait for its header, and the copying
+	defer stop()
 	st, err := s.open(ctx, conn)
 	if err != nil {
 		s.Log.Debug("relay: refused a guest process", "err", err)
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { _ = st.Close() }) //nolint:errcheck // ends the copying
-	defer stop()
+	stopStream := context.AfterFunc(ctx, func() { _ = st.Close() }) //nolint:errcheck // ends the copying
+	defer stopStream()
 	forward.Splice(st, conn)
 }
 
