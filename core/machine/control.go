@@ -63,7 +63,7 @@ func (w *Worker) notRunning() error {
 }
 
 // guest returns the agent while there is one.
-func (w *Worker) guest() (agent, error) {
+func (w *Worker) guest() (guestAgent, error) {
 	w.mu.Lock()
 	a := w.agent
 	w.mu.Unlock()

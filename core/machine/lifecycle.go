@@ -34,7 +34,7 @@ func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
 
 // rebootGuest has the guest reset itself, which the hypervisor reports as the end of this machine. One that does not do it is
 // killed; live then goes on as if it had.
-func (w *Worker) rebootGuest(a agent, vm hypervisor.Machine) {
+func (w *Worker) rebootGuest(a guestAgent, vm hypervisor.Machine) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace+shutdownSlack) //nolint:contextcheck // outlives the request
 	defer cancel()
 	err := a.Shutdown(ctx, uint32(shutdownGrace/time.Millisecond), true)

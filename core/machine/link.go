@@ -21,8 +21,8 @@ const (
 	steadyTime               = 10 * time.Second
 )
 
-// agent is the host's side of the guest's agent.
-type agent = *guestlink.Agent
+// guestAgent is the host's side of the guest's agent.
+type guestAgent = *guestlink.Agent
 
 // serveGuest starts the machine and keeps a link to the agent in its guest until down ends. It returns why there is none.
 func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) error {
@@ -47,7 +47,7 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 }
 
 // keep waits for the link to break and makes it anew, until down ends.
-func (w *Worker) keep(down context.Context, vm hypervisor.Machine, a agent) error {
+func (w *Worker) keep(down context.Context, vm hypervisor.Machine, a guestAgent) error {
 	pause := firstPause
 	for {
 		since := time.Now()
@@ -73,7 +73,7 @@ func (w *Worker) keep(down context.Context, vm hypervisor.Machine, a agent) erro
 }
 
 // use lets requests have the agent until it breaks or down ends.
-func (w *Worker) use(down context.Context, a agent) {
+func (w *Worker) use(down context.Context, a guestAgent) {
 	w.setAgent(a)
 	select {
 	case <-a.Done():
@@ -88,7 +88,7 @@ func (w *Worker) use(down context.Context, a agent) {
 
 // reattach tries to make the link anew, with growing pauses, for as long as a guest may take to become ready. It returns the next
 // pause.
-func (w *Worker) reattach(down context.Context, vm hypervisor.Machine, pause time.Duration) (agent, time.Duration, error) {
+func (w *Worker) reattach(down context.Context, vm hypervisor.Machine, pause time.Duration) (guestAgent, time.Duration, error) {
 	limit := time.Duration(w.spec.ReadyTimeoutMS) * time.Millisecond
 	ctx, cancel := context.WithTimeoutCause(down, limit, fault.New(fault.Timeout, "the guest's agent went away and did not come back within %s", limit))
 	defer cancel()
@@ -110,14 +110,14 @@ func (w *Worker) reattach(down context.Context, vm hypervisor.Machine, pause tim
 	}
 }
 
-func (w *Worker) setAgent(a agent) {
+func (w *Worker) setAgent(a guestAgent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.agent = a
 }
 
 // attach connects to the guest and shakes hands.
-func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (agent, error) {
+func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent, error) {
 	carrier, err := vm.Carrier(ctx)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // ErrGone is looked for

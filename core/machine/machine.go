@@ -58,7 +58,7 @@ type Worker struct {
 	mu     sync.Mutex
 	dir    paths.VM
 	lock   *guard.Lock
-	agent  agent              // nil while there is none
+	agent  guestAgent         // nil while there is none
 	vm     hypervisor.Machine // nil while there is none
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it

@@ -115,9 +115,12 @@ func (s *server) serve(conn net.Conn) {
 		return
 	}
 	for {
+		if !s.crowd.rest(c) {
+			return
+		}
 		c.ready()
 		var req proto.WorkerRequest
-		if !s.crowd.rest(c) || proto.ReadFrame(c, proto.MaxFrame, &req) != nil {
+		if proto.ReadFrame(c, proto.MaxFrame, &req) != nil {
 			return
 		}
 		s.crowd.busy(c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (s *Store) Begin(kind, what string, detached bool, cancel func()) (*Job, er
 	s.last++
 	s.running++
 	j := &Job{store: s, done: make(chan struct{}), cancel: cancel, job: proto.Job{
-		ID: "j" + strconv.FormatUint(s.last, 10), Kind: kind, What: what[:min(len(what), maxWhat)], State: proto.JobRunning,
+		ID: "j" + strconv.FormatUint(s.last, 10), Kind: kind, What: strings.ToValidUTF8(what[:min(len(what), maxWhat)], ""), State: proto.JobRunning,
 		StartedNS: time.Now().UnixNano(), Detached: detached,
 	}}
 	if s.jobs == nil {
