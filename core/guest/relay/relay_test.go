@@ -87,7 +87,7 @@ func TestWhatGuestProcessesMayNotOpenIsRefused(t *testing.T) {
 	path := serve(t, links{guest})
 	for name, first := range map[string]any{
 		"control": proto.StreamHeader{Port: proto.PortControl}, "exec": proto.StreamHeader{Port: proto.PortExec},
-		"unknown": proto.StreamHeader{Port: 1}, "no header": "hello", "nobody listens": proto.StreamHeader{Port: proto.PortNetwork},
+		"unknown": proto.StreamHeader{Port: 1}, "no header": "hello",
 	} {
 		conn := dial(t, path)
 		if err := proto.WriteFrame(conn, first); err != nil {
