@@ -1,4 +1,4 @@
-//go:build vm && linux
+//go:build guest && linux
 
 package vsock
 
@@ -18,7 +18,7 @@ import (
 	"capsem/core/proto"
 )
 
-// These tests run inside the guest, over vsock_loopback: `go test -c -tags vm` makes a static binary that the VM suite
+// These tests run inside the guest, over vsock_loopback: `go test -c -tags guest` makes a static binary that the VM suite
 // pushes and runs there. They fail, and say so, where AF_VSOCK is missing.
 
 const local = vsock.Local
