@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"capsem/core/api"
@@ -26,6 +27,7 @@ func assetVersion(ctx context.Context, home paths.Home, log *slog.Logger) func()
 				log.Warn("cannot renew the guest's programs", "error", err)
 			}
 			fresh = err == nil
+			debug.FreeOSMemory() // the guest's programs were unpacked to compare them; the daemon has no further use for that memory
 			if changed {
 				log.Info("the guest's programs were renewed")
 			}
