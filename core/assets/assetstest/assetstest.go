@@ -1,0 +1,116 @@
+// Package assetstest gives tests a CAPSEM_HOME with the minimal guest image. The image is built once per content and kept in
+// a cache outside the tree; each test gets a copy of its own.
+package assetstest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"capsem/core/assets"
+	"capsem/core/assets/build"
+	"capsem/core/paths"
+)
+
+// Profile is the recipe that tests boot.
+const Profile = "minimal"
+
+// Cache is the installation in which the image for tests is kept: below CAPSEM_TEST_CACHE, else the user's cache directory.
+func Cache() (paths.Home, error) {
+	root := os.Getenv("CAPSEM_TEST_CACHE")
+	if root == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find cache directory: %w", err)
+		}
+		root = filepath.Join(dir, "capsem-test")
+	}
+	// A lock of an installation does not count here: the image for tests is that of the repository.
+	id, err := build.Identity(paths.Home(filepath.Join(root, "none")), Profile, runtime.GOARCH)
+	if err != nil {
+		return "", err //nolint:wrapcheck // says what it did
+	}
+	return paths.Home(filepath.Join(root, id)), nil
+}
+
+// Prepare makes sure that the image is in the cache, with the guest agent of this binary. Several processes may do so at once.
+func Prepare(ctx context.Context, progress func(build.Step)) (*assets.Set, error) {
+	home, err := Cache()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(home.Dir(), 0o700); err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	if !assets.Health(home, runtime.GOARCH).Ready {
+		if _, err := build.Run(ctx, build.Options{Home: home, Arch: runtime.GOARCH, Profile: Profile, Progress: progress}); err != nil {
+			return nil, err //nolint:wrapcheck // a fault, or says what it did
+		}
+	}
+	if _, err := assets.Refresh(ctx, home, runtime.GOARCH, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err //nolint:wrapcheck // a fault, or says what it did
+	}
+	return assets.Current(home, runtime.GOARCH) //nolint:wrapcheck // a fault
+}
+
+// Home returns a new CAPSEM_HOME with a short path and the minimal image in it, removed when the test ends.
+func Home(t testing.TB) paths.Home {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "ct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	home := paths.Home(dir)
+	if err := Fill(t.Context(), home); err != nil {
+		t.Fatalf("no guest image for this test: %v", err)
+	}
+	return home
+}
+
+// Fill puts the minimal image into an installation.
+func Fill(ctx context.Context, home paths.Home) error {
+	set, err := Prepare(ctx, nil)
+	if err != nil {
+		return err
+	}
+	lock, err := assets.Lock(ctx, home, nil)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	staging, err := assets.Staging(home)
+	if err == nil {
+		for _, f := range set.Files {
+			err = errors.Join(err, place(filepath.Join(set.Dir(), f.Name), filepath.Join(staging, f.Name)))
+		}
+	}
+	if err == nil {
+		e := set.Entry
+		e.Files = nil
+		_, err = assets.Publish(home, staging, e)
+	}
+	return errors.Join(err, lock.Release())
+}
+
+// place copies a file. It is no hard link: a test may alter its image.
+func place(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy image: %w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("copy image: %w", err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return errors.Join(fmt.Errorf("copy image: %w", err), out.Close())
+	}
+	return out.Close() //nolint:wrapcheck // nothing to add
+}
