@@ -80,6 +80,9 @@ func (s *server) relocate(ctx context.Context, req *proto.WorkerRequest) error {
 		return err //nolint:wrapcheck // a fault
 	}
 	spec, err := readSpec(paths.VM(req.Dir).Spec())
+	if err == nil && spec.ID != req.ID {
+		err = fault.New(fault.Invalid, "%s describes VM %s, not %s", req.Dir, spec.ID, req.ID)
+	}
 	if err != nil {
 		return err
 	}

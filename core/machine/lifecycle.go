@@ -12,7 +12,7 @@ import (
 func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
 	switch req.Action {
 	case proto.ActionPoweroff:
-		w.end(shutdownGrace, false)
+		w.end(w.cfg.grace, false)
 		return proto.LifecycleReply{OK: true}
 	case proto.ActionReboot:
 		w.mu.Lock()
@@ -35,9 +35,9 @@ func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
 // rebootGuest has the guest reset itself, which the hypervisor reports as the end of this machine. One that does not do it is
 // killed; live then goes on as if it had.
 func (w *Worker) rebootGuest(a guestAgent, vm hypervisor.Machine) {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace+shutdownSlack) //nolint:contextcheck // outlives the request
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.grace+w.cfg.slack) //nolint:contextcheck // outlives the request
 	defer cancel()
-	err := a.Shutdown(ctx, uint32(shutdownGrace/time.Millisecond), true)
+	err := a.Shutdown(ctx, uint32(w.cfg.grace/time.Millisecond), true) //nolint:gosec // a constant
 	if err == nil {
 		_, err = vm.Wait(ctx)
 	}

@@ -167,6 +167,9 @@ func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan
 
 // brokenLink looks why the guest cannot be talked to: the end of the machine, which shows a moment later, says more.
 func (w *Worker) brokenLink(exited <-chan hypervisor.Exit, err error) (hypervisor.Exit, error) {
+	if fault.Is(err, fault.Timeout) {
+		return hypervisor.Exit{}, err
+	}
 	timer := time.NewTimer(exitTime)
 	defer timer.Stop()
 	select {
@@ -192,7 +195,7 @@ func (w *Worker) powerOff(ctx context.Context) time.Duration {
 		w.log.Warn("the guest cannot be asked to power off", "error", err)
 		return 0
 	}
-	return grace + shutdownSlack
+	return grace + w.cfg.slack
 }
 
 // release makes sure that nothing of a machine stays.

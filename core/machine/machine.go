@@ -44,6 +44,8 @@ type Config struct {
 	Assets func(ctx context.Context, version string) (*Boot, error)
 	// Log takes what happens.
 	Log *slog.Logger
+	// grace and slack are shutdownGrace and shutdownSlack but in tests.
+	grace, slack time.Duration
 }
 
 // Worker is one VM.
@@ -81,6 +83,9 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.slack == 0 {
+		cfg.grace, cfg.slack = shutdownGrace, shutdownSlack
+	}
 	now := time.Now().UnixNano()
 	w := &Worker{
 		cfg: cfg, log: cfg.Log.With("vm", spec.ID), spec: spec, nonce: newNonce(), dir: cfg.Dir,
@@ -113,7 +118,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
-	stop := context.AfterFunc(ctx, func() { w.end(shutdownGrace, false) })
+	stop := context.AfterFunc(ctx, func() { w.end(w.cfg.grace, false) })
 	defer stop()
 	// What must be done is done also when ctx has ended: the guest is to power off in order.
 	state, why := w.live(context.WithoutCancel(ctx))

@@ -75,7 +75,10 @@ func (s *server) move(ctx context.Context, path string) error {
 	s.listener, s.path = l, path
 	s.mu.Unlock()
 	s.conns.Go(func() { s.accept(l) })
-	return errors.Join(old.Close(), safesocket.Remove(oldPath))
+	if err := errors.Join(old.Close(), safesocket.Remove(oldPath)); err != nil {
+		s.w.log.Warn("the socket's old name stays", "error", err) // it is nobody's any more
+	}
+	return nil
 }
 
 func (s *server) accept(l *safesocket.Listener) {
