@@ -64,7 +64,7 @@ func Run(console io.Writer) error {
 
 // modules loads what the initrd brings. What is missing shows in the step that needs it.
 func (b *boot) modules() error {
-	if err := kmod.LoadAll("/modules"); err != nil {
+	if err := kmod.LoadAll("/modules", b.cmdline.unwanted); err != nil {
 		b.timer.Fail("modules", err)
 	}
 	// They are in the kernel now; the copies in the initrd only take memory.

@@ -12,6 +12,7 @@ func TestTheCommandLine(t *testing.T) {
 		"capsem.rootfs=erofs":                   {RootFS: "erofs", Carrier: Serial},
 		"a capsem.rootfs=squashfs\n":            {RootFS: "squashfs", Carrier: Serial},
 		"capsem.carrier=vsock xcapsem.rootfs=1": {Carrier: Vsock},
+		"capsem.vsock":                          {Carrier: Serial, Vsock: true},
 		"capsem.later=word":                     {Carrier: Serial},
 	} {
 		if got, err := ParseCmdline(text); err != nil || got != want {
@@ -21,6 +22,15 @@ func TestTheCommandLine(t *testing.T) {
 	for _, text := range []string{"capsem.rootfs=ext4", "capsem.rootfs=", "capsem.rootfs", "capsem.carrier=tcp", "capsem.carrier="} {
 		if got, err := ParseCmdline(text); err == nil {
 			t.Errorf("%q is taken as %+v", text, got)
+		}
+	}
+}
+
+func TestModulesOfVsockAreLoadedOnlyWhenWanted(t *testing.T) {
+	t.Parallel()
+	for c, want := range map[Cmdline]bool{{Carrier: Serial}: true, {Carrier: Vsock}: false, {Carrier: Serial, Vsock: true}: false} {
+		if c.unwanted("vmw_vsock_virtio_transport.ko") != want || c.unwanted("virtio_blk.ko") {
+			t.Errorf("wrong modules for %+v", c)
 		}
 	}
 }

@@ -14,8 +14,9 @@ import (
 )
 
 // LoadAll loads the modules listed in dir/order, one file name (relative to dir) a line, dependencies first. A module that
-// is loaded already or has no device is no error. It goes on after an error and returns all of them.
-func LoadAll(dir string) error {
+// is loaded already or has no device is no error; one that is unwanted is left out. It goes on after an error and returns
+// all of them.
+func LoadAll(dir string, unwanted func(name string) bool) error {
 	text, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // a kernel that needs none
@@ -23,7 +24,12 @@ func LoadAll(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read module order: %w", err)
 	}
-	return loadEach(dir, string(text), load)
+	return loadEach(dir, string(text), func(path, params string) error {
+		if unwanted(filepath.Base(path)) {
+			return nil
+		}
+		return load(path, params)
+	})
 }
 
 func loadEach(dir, order string, load func(path, params string) error) error {
