@@ -10,6 +10,7 @@ import (
 	"capsem/core/fault"
 	"capsem/core/link"
 	"capsem/core/proto"
+	"capsem/core/safesocket"
 )
 
 // terminal joins a client with a PTY session of the guest; the session outlives the client.
@@ -185,11 +186,11 @@ func (w *Worker) forward(ctx context.Context, c *client, port uint16) error {
 	}
 	var up sync.WaitGroup
 	up.Go(func() {
-		err := pour(st, c)
-		closeWrite(st)
-		if err != nil {
-			_ = st.Close() // the other direction ends too
+		if pour(st, c) == nil {
+			closeWrite(st)
+			safesocket.HungUp(c.Conn) // half of the client may have ended, or all of it
 		}
+		_ = st.Close() // the other direction ends too
 	})
 	err = pour(c, st)
 	if err == nil {
