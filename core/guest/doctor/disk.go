@@ -59,8 +59,12 @@ func overlayWrites(context.Context, *System) (detail string, err error) {
 	if err := f.Sync(); err != nil {
 		return "", fmt.Errorf("write to /var: %w", err)
 	}
-	if back, err := os.ReadFile(f.Name()); err != nil || string(back) != text {
-		return "", fmt.Errorf("read back from /var: %q, %w", back, err)
+	back, err := os.ReadFile(f.Name())
+	if err != nil {
+		return "", fmt.Errorf("read back from /var: %w", err)
+	}
+	if string(back) != text {
+		return "", fmt.Errorf("read back from /var: %q instead of %q", back, text)
 	}
 	return "a file can be written and read", nil
 }
@@ -90,8 +94,12 @@ func guestBinaries(context.Context, *System) (string, error) {
 // powerCommands checks that shutdown and its like reach the host.
 func powerCommands(context.Context, *System) (string, error) {
 	for _, link := range layout.Links() {
-		if target, err := os.Readlink(link); err != nil || target != layout.BinDir+"/sysutil" {
-			return "", fmt.Errorf("%s is not capsem's: %q, %w", link, target, err)
+		target, err := os.Readlink(link)
+		if err != nil {
+			return "", fmt.Errorf("look at a power command: %w", err)
+		}
+		if target != layout.BinDir+"/sysutil" {
+			return "", fmt.Errorf("%s leads to %q, which is not capsem's", link, target)
 		}
 	}
 	return "lead to the host", nil

@@ -66,6 +66,7 @@ func Checks() []Check {
 		{"modules_locked", broken, modulesLocked},
 		{"kernel_settings", "set them back, or restart the VM", kernelSettings},
 		{"no_kernel_memory", broken, noKernelMemory},
+		{"lockdown", broken, lockdown},
 		{"clock", "is the host's clock right?", clock},
 		{"environment", broken, environment},
 		{"temporary_files", broken, temporaryFiles},

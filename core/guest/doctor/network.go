@@ -53,17 +53,21 @@ func routes(_ context.Context, s *System) (string, error) {
 	return fmt.Sprintf("all %d lead to %s", n, netcfg.Device), nil
 }
 
-// airGap tries to reach well-known public addresses by number. None may answer.
+// answerTime is how long an outside address has to answer.
+const answerTime = 500 * time.Millisecond
+
+// airGap tries to reach well-known public addresses by number, over TCP and UDP. None may answer.
 func airGap(ctx context.Context, _ *System) (string, error) {
-	targets := []string{"1.1.1.1:443", "8.8.8.8:53", "10.0.2.2:80", "169.254.169.254:80", "[2606:4700:4700::1111]:443"}
+	targets := []string{
+		"tcp 1.1.1.1:443", "tcp 8.8.8.8:53", "tcp 10.0.2.2:80", "tcp 169.254.169.254:80", "tcp [2606:4700:4700::1111]:443",
+		"udp 8.8.8.8:53", "udp 10.0.2.3:53",
+	}
 	results := make(chan error, len(targets))
 	for _, target := range targets {
 		go func() {
-			d := net.Dialer{Timeout: 500 * time.Millisecond}
-			conn, err := d.DialContext(ctx, "tcp", target)
-			if err == nil {
-				err = conn.Close()
-				results <- errors.Join(fmt.Errorf("%s answers", target), err)
+			network, address, _ := strings.Cut(target, " ")
+			if answers(ctx, network, address) {
+				results <- fmt.Errorf("%s answers", target)
 				return
 			}
 			results <- nil
@@ -74,4 +78,26 @@ func airGap(ctx context.Context, _ *System) (string, error) {
 		errs = errors.Join(errs, <-results)
 	}
 	return fmt.Sprintf("none of %d outside addresses answers", len(targets)), errs
+}
+
+// answers reports whether an address takes a connection or, over UDP, answers a question for the name servers of the root.
+func answers(ctx context.Context, network, address string) bool {
+	d := net.Dialer{Timeout: answerTime}
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if network != "udp" {
+		return true
+	}
+	question := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01")
+	if conn.SetDeadline(time.Now().Add(answerTime)) != nil {
+		return false
+	}
+	if _, err := conn.Write(question); err != nil {
+		return false
+	}
+	_, err = conn.Read(make([]byte, 512))
+	return err == nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"capsem/core/guest/boot"
 	"capsem/core/guest/layout"
 )
@@ -61,6 +63,24 @@ func noKernelMemory(context.Context, *System) (string, error) {
 		return "", errors.New("debugfs is mounted")
 	}
 	return "/dev/mem, /dev/port and debugfs are out of reach", nil
+}
+
+// lockdown checks that the kernel refuses its memory even to a device node that root makes for itself.
+func lockdown(context.Context, *System) (string, error) {
+	const node = "/dev/.capsem-doctor"
+	err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 1))) //nolint:gosec // a small number
+	if err != nil {
+		return "cannot even make a device node", nil //nolint:nilerr // better still
+	}
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	gone := os.Remove(node)
+	if err == nil {
+		return "", errors.Join(errors.New("root can open the kernel's memory"), f.Close(), gone)
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENXIO) {
+		return "the kernel's memory is closed to root", gone
+	}
+	return "", errors.Join(fmt.Errorf("try the kernel's memory: %w", err), gone)
 }
 
 // clock checks that the time is at least plausible: the host compares it with its own.

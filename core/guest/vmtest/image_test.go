@@ -6,10 +6,10 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"testing"
 
 	"capsem/core/assets"
 	"capsem/core/assets/assetstest"
-	"testing"
 )
 
 // image opens the minimal image; the test closes it.
@@ -24,5 +24,5 @@ func image(ctx context.Context, t *testing.T) (kernel, initrd, rootfs *os.File, 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.Close() })
-	return o.Kernel, o.Initrd, o.RootFS, set.RootFSType
+	return o.Kernel, o.Initrd, o.RootFS, set.RootFSType()
 }
