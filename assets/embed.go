@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -53,19 +52,8 @@ func Lock(profile, arch string) ([]byte, error) {
 	return text, nil
 }
 
-var agents sync.Map // arch to func() ([]byte, error)
-
-// GuestAgent returns the guest agent for an architecture (a GOARCH word). It is decompressed once.
+// GuestAgent returns the guest agent for an architecture (a GOARCH word): some MB, unpacked by each call.
 func GuestAgent(arch string) ([]byte, error) {
-	load, _ := agents.LoadOrStore(arch, sync.OnceValues(func() ([]byte, error) { return unpack(arch) }))
-	f, ok := load.(func() ([]byte, error))
-	if !ok {
-		return nil, errors.New("load guest agent: wrong type")
-	}
-	return f()
-}
-
-func unpack(arch string) ([]byte, error) {
 	packed, err := files.ReadFile("guestbin/agent-" + arch + ".zst")
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, "this capsem was built without its guest agent for %s", arch).

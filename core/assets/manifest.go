@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/zeebo/blake3"
 
@@ -23,11 +24,11 @@ import (
 
 // The names of files in a set.
 const (
-	Kernel, Initrd          = "vmlinuz", "initrd.img"
-	rootPrefix              = "rootfs."
-	formatVersion           = 1
-	maxManifest, maxSets    = 1 << 20, 256
-	maxFileSize       int64 = 64 << 30
+	Kernel, Initrd             = "vmlinuz", "initrd.img"
+	rootPrefix                 = "rootfs."
+	formatVersion              = 1
+	maxManifest, maxSets       = 1 << 20, 256
+	maxFileSize          int64 = 64 << 30
 )
 
 // rebuild is what to do about anything that is wrong with the images.
@@ -71,11 +72,15 @@ type File struct {
 var (
 	versionText = regexp.MustCompile(`^[0-9a-f]{12}$`)
 	hashText    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	wordText    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$`)
 )
+
+// errDamaged is in the fault of a manifest that cannot be understood.
+var errDamaged = errors.New("manifest is damaged")
 
 // readManifest reads and checks the manifest; fault.NotFound when there is none.
 func readManifest(home paths.Home) (*Manifest, error) {
-	f, err := os.OpenFile(home.Manifest(), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := openRegular(home.Manifest())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "there is no guest image yet").WithHint("make one with: capsem assets build")
 	}
@@ -89,9 +94,21 @@ func readManifest(home paths.Home) (*Manifest, error) {
 	}
 	m, err := parseManifest(text)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Unavailable, "%s is damaged: %s", home.Manifest(), err).WithHint(rebuild)
+		return nil, fault.Wrap(errors.Join(errDamaged, err), fault.Unavailable, "%s is damaged: %s", home.Manifest(), err).WithHint(rebuild)
 	}
 	return m, nil
+}
+
+// openRegular opens a file for reading: never through a symlink, never waiting for a pipe's other end, never anything special.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // callers say what they wanted
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no regular file", path), err, f.Close())
+	}
+	return f, nil
 }
 
 func parseManifest(text []byte) (*Manifest, error) {
@@ -119,6 +136,9 @@ func (m *Manifest) check() error {
 		if err := e.check(); err != nil {
 			return fmt.Errorf("set %s: %w", version, err)
 		}
+		if e.version() != version {
+			return fmt.Errorf("set %s: its files are those of %s", version, e.version())
+		}
 	}
 	for arch, version := range m.Current {
 		if e, ok := m.Sets[version]; !ok || e.Arch != arch {
@@ -132,6 +152,17 @@ func (m *Manifest) check() error {
 func (e Entry) check() error {
 	if !slices.Contains([]string{"amd64", "arm64"}, e.Arch) || !slices.Contains([]string{"squashfs", "erofs"}, e.RootFS) {
 		return errors.New("unknown architecture or root file system")
+	}
+	if !wordText.MatchString(e.Profile) || !wordText.MatchString(e.Kernel) {
+		return errors.New("its profile or kernel is malformed")
+	}
+	if _, err := time.Parse(time.RFC3339, e.Built); err != nil {
+		return errors.New("its time is malformed")
+	}
+	for _, hash := range []string{e.Agent, e.Recipe, e.Lock} {
+		if !hashText.MatchString(hash) {
+			return errors.New("a hash of what went in is malformed")
+		}
 	}
 	want := []string{Initrd, rootPrefix + e.RootFS, Kernel}
 	if len(e.Files) != len(want) {

@@ -64,19 +64,15 @@ func Publish(home paths.Home, dir string, e Entry) (*Set, error) {
 		return nil, fmt.Errorf("publish image: %w", err)
 	}
 	version := e.version()
-	if err := replace(dir, home.AssetVersion(version)); err != nil {
+	if err := writeLabel(dir, e); err != nil {
 		return nil, err
 	}
-	m, err := readManifest(home)
-	if err != nil { // none yet, or damaged: what it listed cannot be trusted any more
-		m = &Manifest{}
+	if err := replace(dir, home.AssetVersion(version), e.Files); err != nil {
+		return nil, err
 	}
-	m.Format = formatVersion
-	if m.Sets == nil {
-		m.Sets = map[string]Entry{}
-	}
-	if m.Current == nil {
-		m.Current = map[string]string{}
+	m, err := manifestToChange(home)
+	if err != nil {
+		return nil, err
 	}
 	previous := m.Current[e.Arch]
 	m.Sets[version], m.Current[e.Arch] = e, version
@@ -95,7 +91,7 @@ func Publish(home paths.Home, dir string, e Entry) (*Set, error) {
 
 // settle makes a file durable and readable by all (QEMU runs as another user and is given open files), and hashes it.
 func settle(path string) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := openRegular(path)
 	if err != nil {
 		return File{}, fmt.Errorf("publish image: %w", err)
 	}
@@ -110,9 +106,14 @@ func settle(path string) (File, error) {
 	return File{Name: filepath.Base(path), BLAKE3: sum, Size: n}, nil
 }
 
-// replace puts a finished directory where the set's is to be. One that is there already has the same content, or is damaged.
-func replace(dir, to string) error {
-	if err := os.RemoveAll(to); err != nil {
+// replace puts a finished directory where the set's is to be. If the same files are there already, they stay, as a VM may be
+// starting from them; what is damaged makes way.
+func replace(dir, to string, files []File) error {
+	if intact(to, files) {
+		return removeAll(dir)
+	}
+	old := dir + "-old" // removed with what dead builds leave, should this one die here
+	if err := os.Rename(to, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("publish image: %w", err)
 	}
 	if err := errors.Join(os.Chmod(dir, 0o755), atomicfile.SyncDir(dir)); err != nil {
@@ -121,7 +122,24 @@ func replace(dir, to string) error {
 	if err := os.Rename(dir, to); err != nil {
 		return fmt.Errorf("publish image: %w", err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(to)) //nolint:wrapcheck // says what it did
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(to)), removeAll(old))
+}
+
+func removeAll(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	return nil
+}
+
+// intact reports whether a directory has these files, as they were built.
+func intact(dir string, files []File) bool {
+	for _, f := range files {
+		if there, err := settle(filepath.Join(dir, f.Name)); err != nil || there != f {
+			return false
+		}
+	}
+	return true
 }
 
 func writeManifest(home paths.Home, m *Manifest) error {

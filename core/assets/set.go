@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"capsem/core/api"
 	"capsem/core/fault"
@@ -136,7 +135,7 @@ func (s *Set) open(ctx context.Context, known *verdicts) (*Opened, error) {
 
 func (s *Set) openFile(ctx context.Context, file File, known *verdicts) (*os.File, error) {
 	path := filepath.Join(s.Dir(), file.Name)
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Unavailable, "the guest image is incomplete: %s is missing", path).WithHint(rebuild)
 	}
@@ -155,13 +154,16 @@ func check(ctx context.Context, f *os.File, file File, known *verdicts) error {
 	if err != nil {
 		return fmt.Errorf("check image: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() != file.Size {
+	if info.Size() != file.Size {
 		return fault.New(fault.Unavailable, "%s is damaged: it has %d bytes instead of %d", f.Name(), info.Size(), file.Size).WithHint(rebuild)
 	}
 	if known.holds(info, file.BLAKE3) {
 		return nil
 	}
 	sum, _, err := hashFile(&cancelled{ctx, f})
+	if ctx.Err() != nil {
+		return fmt.Errorf("check image: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return fault.Wrap(err, fault.Unavailable, "cannot read %s: %s", f.Name(), err).WithHint(rebuild)
 	}

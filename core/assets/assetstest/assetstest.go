@@ -39,15 +39,33 @@ func Cache() (paths.Home, error) {
 	return paths.Home(filepath.Join(root, id)), nil
 }
 
-// Prepare makes sure that the image is in the cache, with the guest agent of this binary. Several processes may do so at once.
-func Prepare(ctx context.Context, progress func(build.Step)) (*assets.Set, error) {
+// Prepare makes sure that the image is in the cache, with the guest agent of this binary. Several processes may do so at once:
+// one builds, the others wait.
+func Prepare(ctx context.Context, progress func(build.Step)) (set *assets.Set, err error) {
+	err = withImage(ctx, progress, func(s *assets.Set) error { set = s; return nil })
+	return set, err
+}
+
+// withImage calls use with the image in the cache, which no other process changes meanwhile.
+func withImage(ctx context.Context, progress func(build.Step), use func(*assets.Set) error) (err error) {
 	home, err := Cache()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.MkdirAll(home.Dir(), 0o700); err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
+	// Not the installation's own lock, which the builder takes.
+	lock, err := assets.Lock(ctx, paths.Home(home.Dir()+"-use"), nil)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
 	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	set, err := prepare(ctx, home, progress)
+	if err != nil {
+		return err
+	}
+	return use(set)
+}
+
+func prepare(ctx context.Context, home paths.Home, progress func(build.Step)) (*assets.Set, error) {
 	if !assets.Health(home, runtime.GOARCH).Ready {
 		if _, err := build.Run(ctx, build.Options{Home: home, Arch: runtime.GOARCH, Profile: Profile, Progress: progress}); err != nil {
 			return nil, err //nolint:wrapcheck // a fault, or says what it did
@@ -76,26 +94,28 @@ func Home(t testing.TB) paths.Home {
 
 // Fill puts the minimal image into an installation.
 func Fill(ctx context.Context, home paths.Home) error {
-	set, err := Prepare(ctx, nil)
-	if err != nil {
-		return err
-	}
+	return withImage(ctx, nil, func(set *assets.Set) error { return fill(ctx, home, set) })
+}
+
+func fill(ctx context.Context, home paths.Home, set *assets.Set) (err error) {
 	lock, err := assets.Lock(ctx, home, nil)
 	if err != nil {
 		return err //nolint:wrapcheck // says what it did
 	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
 	staging, err := assets.Staging(home)
-	if err == nil {
-		for _, f := range set.Files {
-			err = errors.Join(err, place(filepath.Join(set.Dir(), f.Name), filepath.Join(staging, f.Name)))
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	for _, f := range set.Files {
+		if err := place(filepath.Join(set.Dir(), f.Name), filepath.Join(staging, f.Name)); err != nil {
+			return err
 		}
 	}
-	if err == nil {
-		e := set.Entry
-		e.Files = nil
-		_, err = assets.Publish(home, staging, e)
-	}
-	return errors.Join(err, lock.Release())
+	e := set.Entry
+	e.Files = nil
+	_, err = assets.Publish(home, staging, e)
+	return err //nolint:wrapcheck // says what it did
 }
 
 // place copies a file. It is no hard link: a test may alter its image.
