@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"capsem/core/api"
@@ -162,6 +163,9 @@ func streamFault(data []byte) error {
 	var se proto.StreamError
 	if err := json.Unmarshal(data, &se); err != nil {
 		return fmt.Errorf("decode error of stream: %w", err)
+	}
+	if strings.TrimSpace(se.Message) == "" {
+		se.Message = "the VM could not do it and does not say why"
 	}
 	return workerclient.Fault(&se)
 }
