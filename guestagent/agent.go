@@ -126,7 +126,8 @@ func serve(ctx context.Context, carrier boot.Carrier, a *agent.Agent, log *slog.
 		}
 		acceptor := link.NewAcceptor(c, log)
 		err = a.Run(ctx, acceptor)
-		if err = errors.Join(err, acceptor.Close()); ctx.Err() != nil {
+		err = errors.Join(err, acceptor.Close())
+		if ctx.Err() != nil {
 			return err
 		}
 		log.Warn("agent: carrier broke, opening it again", "err", err)

@@ -123,7 +123,7 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 		return fmt.Errorf("accept control: %w", err)
 	}
 	defer st.Close()
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) //nolint:errcheck // Run closes it again and tells
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // Run closes it again and tells
 	defer stop()
 	c := &control{agent: a, stream: st}
 	if err := c.handshake(a.restored()); err != nil {

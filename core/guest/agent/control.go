@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	"capsem/core/buildinfo"
 	"capsem/core/guest/stage"
@@ -87,7 +88,7 @@ func (c *control) configure(cfg proto.BootConfig) error {
 
 // ready tells the host that commands may come.
 func (c *control) ready() error {
-	failed := append(c.failed, c.agent.Report.Failed...)
+	failed := slices.Concat(c.failed, c.agent.Report.Failed)
 	failed = failed[:min(len(failed), proto.MaxBootStages)]
 	if err := proto.WriteGuest(c.stream, proto.BootReady{Failed: failed}); err != nil {
 		return fmt.Errorf("report ready: %w", err)

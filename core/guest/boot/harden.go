@@ -117,6 +117,6 @@ func resolver(path string) error {
 // quietIPv6 leaves IPv6 to the loopback.
 func quietIPv6() {
 	for _, dev := range []string{"default", "dummy0"} {
-		_ = set("/proc/sys/net/ipv6/conf/"+dev+"/disable_ipv6", "1") //nolint:errcheck // there is no IPv6 then
+		_ = set("/proc/sys/net/ipv6/conf/"+dev+"/disable_ipv6", "1") // there is no IPv6 then
 	}
 }

@@ -47,7 +47,7 @@ func (b *boot) early() error {
 		}
 	}
 	// Mounts, modules and network devices wait for the kernel's read-copy-update; few processors can well do it at once.
-	_ = set("/sys/kernel/rcu_expedited", "1") //nolint:errcheck // only slower then
+	_ = set("/sys/kernel/rcu_expedited", "1") // only slower then
 	if err := (mount{"cgroup2", "/sys/fs/cgroup", "cgroup2", inert, "nsdelegate"}).do(); err != nil {
 		b.timer.Fail("cgroups", err)
 	}

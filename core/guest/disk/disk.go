@@ -45,7 +45,7 @@ func (f Formatter) Format() error {
 	if err = errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("format system disk: run mke2fs: %w", err)
 	}
-	said, _ := io.ReadAll(io.LimitReader(r, 512)) //nolint:errcheck // only for the message
+	said, _ := io.ReadAll(io.LimitReader(r, 512)) // only for the message
 	var ws unix.WaitStatus
 	for {
 		_, err = unix.Wait4(pid, &ws, 0, nil)

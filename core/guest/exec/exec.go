@@ -222,7 +222,7 @@ func (r *run) receive() {
 			return
 		}
 		r.kill()
-		_ = r.stream.Close() //nolint:errcheck // frees whoever waits for room in the stream
+		_ = r.stream.Close() // frees whoever waits for room in the stream
 		return
 	}
 }

@@ -198,7 +198,7 @@ func TestTheEndOfInputReachesATerminal(t *testing.T) {
 	st := guesttest.Open(t, server(t), proto.PortExec, req)
 	guesttest.Send(t, st, proto.KindStdin, "x\n")
 	guesttest.Send(t, st, proto.KindStdin, "")
-	if got := guesttest.Collect(t, st); !strings.Contains(got.Stdout, "x\r\nx\r\n") || got.Exit.Code != 0 {
+	if got := guesttest.Collect(t, st); !strings.Contains(got.Stdout, "x\r\n"+"x\r\n") || got.Exit.Code != 0 {
 		t.Errorf("got %q, %+v", got.Stdout, got.Exit)
 	}
 }

@@ -56,8 +56,8 @@ func openTerminal(r *run) (*stdio, error) {
 	}
 	keyboard, err := frames.Duplicate(master)
 	if err != nil {
-		_ = unix.Close(slave) //nolint:errcheck // nothing was written
-		_ = master.Close()    //nolint:errcheck // nothing was written
+		_ = unix.Close(slave) // nothing was written
+		_ = master.Close()    // nothing was written
 		return nil, err       //nolint:wrapcheck // says what it did
 	}
 	return &stdio{child: [3]int{slave, slave, slave}, own: []int{slave}, terminal: master, keyboard: keyboard}, nil
@@ -74,8 +74,8 @@ func pipe(output bool) (child int, ours *os.File, err error) {
 		mine, child = fds[0], fds[1]
 	}
 	if err := unix.SetNonblock(mine, true); err != nil {
-		_ = unix.Close(mine)  //nolint:errcheck // nothing was written
-		_ = unix.Close(child) //nolint:errcheck // nothing was written
+		_ = unix.Close(mine)  // nothing was written
+		_ = unix.Close(child) // nothing was written
 		return -1, nil, fmt.Errorf("make pipe: %w", err)
 	}
 	return child, os.NewFile(uintptr(mine), "pipe"), nil
@@ -84,7 +84,7 @@ func pipe(output bool) (child int, ours *os.File, err error) {
 func (s *stdio) closeChild() {
 	for _, fd := range s.own {
 		if fd >= 0 {
-			_ = unix.Close(fd) //nolint:errcheck // nothing was written
+			_ = unix.Close(fd) // nothing was written
 		}
 	}
 	s.own = nil
@@ -93,7 +93,7 @@ func (s *stdio) closeChild() {
 func (s *stdio) closeParent() {
 	for _, f := range []*os.File{s.in, s.out, s.err, s.terminal, s.keyboard} {
 		if f != nil {
-			_ = f.Close() //nolint:errcheck // nothing was written
+			_ = f.Close() // nothing was written
 		}
 	}
 }

@@ -34,7 +34,7 @@ type Server struct {
 // Serve does the one operation of a stream and closes it. An operation ends early when the host closes the stream or ctx ends.
 func (s Server) Serve(ctx context.Context, st io.ReadWriteCloser) {
 	defer st.Close()
-	stop := context.AfterFunc(ctx, func() { _ = st.Close() }) //nolint:errcheck // frees whoever waits for the stream
+	stop := context.AfterFunc(ctx, func() { _ = st.Close() }) // frees whoever waits for the stream
 	defer stop()
 	var req proto.FileRequest
 	if err := proto.ReadFrame(st, proto.MaxFrame, &req); err != nil {
@@ -58,7 +58,7 @@ func (s Server) Serve(ctx context.Context, st io.ReadWriteCloser) {
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		frames.AwaitClose(st)
-		_ = st.Close() //nolint:errcheck // frees a write in progress
+		_ = st.Close() // frees a write in progress
 	})
 	info, err := operate(&req, out)
 	s.finish(st, out, info, err)
@@ -127,8 +127,8 @@ func resolve(name string, op proto.FileOp) string {
 	}
 	for {
 		dir = path.Clean(dir)
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			return path.Clean("./" + path.Join(real, rest))
+		if found, err := filepath.EvalSymlinks(dir); err == nil {
+			return path.Clean("./" + path.Join(found, rest))
 		}
 		dir, rest = path.Dir(dir), path.Join(path.Base(dir), rest)
 	}
@@ -153,7 +153,7 @@ func describe(root *os.Root, name string, info fs.FileInfo) *proto.FileInfo {
 		fi.Type = "dir"
 	case info.Mode()&fs.ModeSymlink != 0:
 		fi.Type = "symlink"
-		fi.Target, _ = root.Readlink(name) //nolint:errcheck // it has changed since: no target then
+		fi.Target, _ = root.Readlink(name) // it has changed since: no target then
 	}
 	return fi
 }

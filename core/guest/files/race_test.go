@@ -105,8 +105,11 @@ func (*pipe) Close() error                  { return nil }
 
 func FuzzServe(f *testing.F) {
 	for _, req := range []proto.FileRequest{
-		{Op: proto.FileRead, Path: "a"}, {Op: proto.FileWriteOp, Path: "b/c", Parents: true, Mode: 0o600},
-		{Op: proto.FileList, Depth: 6}, {Op: proto.FileDelete, Path: "a", Recursive: true}, {Op: proto.FileMkdir, Path: "x"},
+		{Op: proto.FileRead, Path: "a"},
+		{Op: proto.FileWriteOp, Path: "b/c", Parents: true, Mode: 0o600},
+		{Op: proto.FileList, Depth: 6},
+		{Op: proto.FileDelete, Path: "a", Recursive: true},
+		{Op: proto.FileMkdir, Path: "x"},
 	} {
 		f.Add(string(req.Op), req.Path, req.Mode, req.Depth, []byte("\x07\x00\x00\x00\x01x\x07\x00\x00\x00\x00"))
 	}

@@ -132,7 +132,8 @@ func (t *target) fill(src *frames.Source) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	err = errors.Join(err, f.Close())
+	if err != nil {
 		return err
 	}
 	if err := t.root.Rename(temp, t.name); err != nil {

@@ -42,8 +42,8 @@ func (s Server) Serve(ctx context.Context, st link.Stream) {
 		return
 	}
 	stop := context.AfterFunc(ctx, func() {
-		_ = st.Close()   //nolint:errcheck // ends the copying
-		_ = conn.Close() //nolint:errcheck // ends the copying
+		_ = st.Close()   // ends the copying
+		_ = conn.Close() // ends the copying
 	})
 	defer stop()
 	Splice(st, conn)
@@ -94,8 +94,8 @@ func Splice(a, b io.ReadWriteCloser) {
 	wg.Go(func() { oneWay(a, b) })
 	oneWay(b, a)
 	wg.Wait()
-	_ = a.Close() //nolint:errcheck // both directions have ended
-	_ = b.Close() //nolint:errcheck // both directions have ended
+	_ = a.Close() // both directions have ended
+	_ = b.Close() // both directions have ended
 }
 
 func oneWay(dst, src io.ReadWriteCloser) {
@@ -103,10 +103,10 @@ func oneWay(dst, src io.ReadWriteCloser) {
 	// Only Read and Write: the copying short cuts of TCP connections are of no use with a stream.
 	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf)
 	if cw, ok := dst.(link.CloseWriter); ok && err == nil {
-		_ = cw.CloseWrite() //nolint:errcheck // it is gone
+		_ = cw.CloseWrite() // it is gone
 		return
 	}
 	// A broken side ends the other direction too.
-	_ = dst.Close() //nolint:errcheck // it is gone
-	_ = src.Close() //nolint:errcheck // it is gone
+	_ = dst.Close() // it is gone
+	_ = src.Close() // it is gone
 }

@@ -109,7 +109,7 @@ func (o *Output) run() {
 		}
 		if err != nil { // end of file, or EIO of a terminal
 			close(o.done)
-			_ = o.file.Close() //nolint:errcheck // nothing was written
+			_ = o.file.Close() // nothing was written
 			return
 		}
 	}
@@ -125,7 +125,7 @@ func (o *Output) rest(b *buffer) {
 	})
 	for waiting > 0 {
 		n := 0
-		o.raw(func(fd int) { n, _ = unix.Read(fd, b[headSize:headSize+min(waiting, proto.MaxChunk)]) }) //nolint:errcheck // then n <= 0
+		o.raw(func(fd int) { n, _ = unix.Read(fd, b[headSize:headSize+min(waiting, proto.MaxChunk)]) }) // then n <= 0
 		if n <= 0 {
 			return
 		}
@@ -136,7 +136,7 @@ func (o *Output) rest(b *buffer) {
 
 func (o *Output) raw(f func(fd int)) {
 	if conn, err := o.file.SyscallConn(); err == nil {
-		_ = conn.Control(func(fd uintptr) { f(int(fd)) }) //nolint:errcheck // a closed file: nothing to read
+		_ = conn.Control(func(fd uintptr) { f(int(fd)) }) // a closed file: nothing to read
 	}
 }
 
@@ -161,7 +161,7 @@ func (o *Output) Finish(grace time.Duration) {
 		return
 	default:
 	}
-	_ = o.file.SetReadDeadline(time.Now().Add(grace)) //nolint:errcheck // a closed file has ended
+	_ = o.file.SetReadDeadline(time.Now().Add(grace)) // a closed file has ended
 	<-o.done
 }
 
@@ -169,11 +169,11 @@ func (o *Output) Finish(grace time.Duration) {
 // until the host closes it (AwaitClose): closing both ways at once may throw away what a slow host has not read yet.
 func Leave(st io.ReadWriteCloser) {
 	if cw, ok := st.(interface{ CloseWrite() error }); ok {
-		_ = cw.CloseWrite() //nolint:errcheck // the stream is over either way
+		_ = cw.CloseWrite() // the stream is over either way
 	}
 }
 
 // AwaitClose reads and drops whatever the host still sends until it closes the stream.
 func AwaitClose(st io.Reader) {
-	_, _ = io.Copy(io.Discard, st) //nolint:errcheck // any end will do
+	_, _ = io.Copy(io.Discard, st) // any end will do
 }

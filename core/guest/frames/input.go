@@ -178,6 +178,6 @@ func (in *Input) CloseAfter() {
 func (in *Input) Close() {
 	in.abandon()
 	signal(in.more)
-	_ = in.file.Close() //nolint:errcheck // a write in progress fails, which ends it
+	_ = in.file.Close() // a write in progress fails, which ends it
 	<-in.done
 }

@@ -22,7 +22,7 @@ func OpenTerminal(size proto.WindowSize) (master *os.File, slave int, err error)
 	master = os.NewFile(uintptr(fd), "ptmx")
 	slave, err = openSlave(fd, size)
 	if err != nil {
-		_ = master.Close() //nolint:errcheck // nothing was written
+		_ = master.Close() // nothing was written
 		return nil, -1, fmt.Errorf("open terminal: %w", err)
 	}
 	return master, slave, nil

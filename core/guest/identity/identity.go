@@ -69,7 +69,7 @@ func (s *Setter) Apply(cfg proto.BootConfig) (failed []string, err error) {
 func (s *Setter) seed(cfg proto.BootConfig) error {
 	h := sha512.New()
 	for _, part := range [][]byte{[]byte("capsem guest seed 1"), cfg.Entropy, []byte(cfg.MachineID), []byte(cfg.ID)} {
-		_, _ = h.Write(part) //nolint:errcheck // a hash takes everything
+		_, _ = h.Write(part) // a hash takes everything
 	}
 	if err := s.Kernel.Credit(h.Sum(nil), 8*min(len(cfg.Entropy), sha512.Size)); err != nil {
 		return fmt.Errorf("credit entropy: %w", err)
@@ -141,7 +141,7 @@ func (s *Setter) timezone(cfg proto.BootConfig) error {
 		return fmt.Errorf("%s is not in this image, using UTC", zone)
 	}
 	temp := s.Root + link + ".capsem"
-	_ = os.Remove(temp) //nolint:errcheck // most often it is not there
+	_ = os.Remove(temp) // most often it is not there
 	if err := os.Symlink(zones+zone, temp); err != nil {
 		return fmt.Errorf("link time zone: %w", err)
 	}

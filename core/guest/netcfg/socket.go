@@ -28,7 +28,7 @@ func dial() (*conn, error) {
 	return &conn{fd: fd}, nil
 }
 
-func (c *conn) close() { _ = unix.Close(c.fd) } //nolint:errcheck // nothing is pending
+func (c *conn) close() { _ = unix.Close(c.fd) } // nothing is pending
 
 // device brings an interface up.
 func (c *conn) device(name string) error {
@@ -80,8 +80,8 @@ func verdict(buf []byte, seq uint32) (done bool, err error) {
 			if len(body) < 4 {
 				return true, unix.EBADMSG
 			}
-			if code := int32(binary.NativeEndian.Uint32(body)); code != 0 { //nolint:gosec // the kernel sends a negative number
-				return true, syscall.Errno(-code)
+			if code := -int32(binary.NativeEndian.Uint32(body)); code != 0 { //nolint:gosec // the kernel sends a negative number
+				return true, syscall.Errno(code) //nolint:gosec // so this one is positive
 			}
 			return true, nil
 		}

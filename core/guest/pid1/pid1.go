@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -88,7 +89,7 @@ func (i *Init) say(format string, args ...any) {
 func (i *Init) startAgent() {
 	env := i.Env
 	if i.runs > 0 {
-		env = append(env[:len(env):len(env)], i.RestartedEnv)
+		env = append(slices.Clip(env), i.RestartedEnv)
 	}
 	i.runs++
 	pid, err := syscall.ForkExec(i.Agent, []string{"agent"}, &syscall.ProcAttr{
@@ -104,7 +105,7 @@ func (i *Init) startAgent() {
 
 // protect keeps the kernel from choosing the agent when memory runs out.
 func protect(pid int) {
-	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte("-900"), 0) //nolint:errcheck // it may have ended
+	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte("-900"), 0) // it may have ended
 }
 
 // reap collects every child that has ended and reports whether the agent was one of them.

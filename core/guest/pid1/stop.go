@@ -20,7 +20,7 @@ const checkEvery = 10 * time.Millisecond
 func StopAll(agent int, grace time.Duration) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGCONT} { // interactive shells heed only HUP
 		for _, pid := range processes(agent) {
-			_ = unix.Kill(pid, sig) //nolint:errcheck // it may have ended
+			_ = unix.Kill(pid, sig) // it may have ended
 		}
 	}
 	over := time.NewTimer(grace)
@@ -36,7 +36,7 @@ wait:
 			break wait
 		}
 	}
-	_ = unix.Kill(-1, unix.SIGKILL) //nolint:errcheck // no process is left then
+	_ = unix.Kill(-1, unix.SIGKILL) // no process is left then
 	// Killed processes still hold files; the disk can be made read-only only after them.
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && len(processes(0)) > 0; {
 		reapAll()
@@ -63,7 +63,7 @@ func processes(but int) []int {
 		return nil
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) //nolint:errcheck // what was read before an error is of use
+	names, _ := dir.Readdirnames(-1) // what was read before an error is of use
 	var pids []int
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)

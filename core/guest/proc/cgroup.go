@@ -209,7 +209,7 @@ func (g *Cgroup) Release() {
 	if g.dir == nil {
 		return
 	}
-	_ = g.dir.Close() //nolint:errcheck // nothing was written
+	_ = g.dir.Close() // nothing was written
 	g.dir = nil
 	c := g.all
 	c.mu.Lock()

@@ -110,7 +110,7 @@ func (p *Process) Wait() proto.ExitStatus {
 	p.reaped = true
 	p.mu.Unlock()
 	if p.pidfd != nil {
-		_ = p.pidfd.Close() //nolint:errcheck // nothing was written
+		_ = p.pidfd.Close() // nothing was written
 	}
 	p.group.Release()
 	status := statusOf(ws, err)

@@ -18,7 +18,7 @@ func groupsOfSession(sid int) []int {
 		return groups
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) //nolint:errcheck // what was read before an error is of use
+	names, _ := dir.Readdirnames(-1) // what was read before an error is of use
 	for _, name := range names {
 		if name[0] < '0' || name[0] > '9' {
 			continue
@@ -61,5 +61,5 @@ func Expendable(pid int) {
 		return // it has ended
 	}
 	defer f.Close()
-	_, _ = f.WriteString("0") //nolint:errcheck // without effect only where the agent is not protected either
+	_, _ = f.WriteString("0") // without effect only where the agent is not protected either
 }

@@ -73,7 +73,7 @@ func Listen(path string) (*net.UnixListener, error) {
 
 // Serve relays until ctx ends, then closes the listener and waits for the connections.
 func (s Server) Serve(ctx context.Context, l *net.UnixListener) {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) //nolint:errcheck // ends Accept
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -90,21 +90,21 @@ func (s Server) Serve(ctx context.Context, l *net.UnixListener) {
 		case slots <- struct{}{}:
 			wg.Go(func() { s.relay(ctx, conn); <-slots })
 		default:
-			_ = conn.Close() //nolint:errcheck // a flood
+			_ = conn.Close() // a flood
 		}
 	}
 }
 
 func (s Server) relay(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) //nolint:errcheck // ends the wait for its header, and the copying
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the wait for its header, and the copying
 	defer stop()
 	st, err := s.open(ctx, conn)
 	if err != nil {
 		s.Log.Debug("relay: refused a guest process", "err", err)
 		return
 	}
-	stopStream := context.AfterFunc(ctx, func() { _ = st.Close() }) //nolint:errcheck // ends the copying
+	stopStream := context.AfterFunc(ctx, func() { _ = st.Close() }) // ends the copying
 	defer stopStream()
 	forward.Splice(st, conn)
 }

@@ -128,7 +128,7 @@ func (t Tool) ask(ctx context.Context, action proto.LifecycleAction) (proto.Life
 		return reply, fmt.Errorf("%w (%w)", errNoAnswer, err)
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) //nolint:errcheck // ends the wait
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the wait
 	defer stop()
 	err = proto.WriteFrame(conn, proto.StreamHeader{Port: proto.PortLifecycle, Process: "sysutil"})
 	if err == nil {

@@ -57,7 +57,7 @@ func startSession(spec proc.Spec, size proto.WindowSize) (*session, error) {
 	}
 	spec.Files, spec.TTY = [3]int{slave, slave, slave}, true
 	p, err := proc.Start(spec)
-	_ = unix.Close(slave) //nolint:errcheck // nothing was written
+	_ = unix.Close(slave) // nothing was written
 	if err != nil {
 		return nil, errors.Join(err, master.Close(), keyboard.Close())
 	}
@@ -74,10 +74,10 @@ func (s *session) run() {
 	pump.Go(s.pump)
 	status := s.proc.Wait()
 	s.over.Store(true)
-	_ = s.master.SetReadDeadline(time.Now()) //nolint:errcheck // a closed file has ended
+	_ = s.master.SetReadDeadline(time.Now()) // a closed file has ended
 	pump.Wait()
 	s.input.Close()
-	_ = s.master.Close() //nolint:errcheck // nothing was written
+	_ = s.master.Close() // nothing was written
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended, s.status = true, status
@@ -91,7 +91,7 @@ func (s *session) pump() {
 	buf := make([]byte, 32<<10)
 	for silent := false; ; {
 		if s.over.Load() {
-			_ = s.master.SetReadDeadline(time.Now().Add(lastWords)) //nolint:errcheck // a closed file has ended
+			_ = s.master.SetReadDeadline(time.Now().Add(lastWords)) // a closed file has ended
 		}
 		n, err := s.master.Read(buf)
 		if n > 0 {

@@ -84,13 +84,13 @@ func (m *Manager) Serve(ctx context.Context, st io.ReadWriteCloser) {
 	}
 	var sender sync.WaitGroup
 	sender.Go(func() { v.send(ctx, st) })
-	stop := context.AfterFunc(ctx, func() { _ = st.Close() }) //nolint:errcheck // frees the reader
+	stop := context.AfterFunc(ctx, func() { _ = st.Close() }) // frees the reader
 	defer stop()
 	var reader sync.WaitGroup
 	reader.Go(func() { m.receive(s, v, st); v.drop() })
 	<-v.gone
 	s.detach(v)
-	_ = st.Close() //nolint:errcheck // frees the reader and the sender
+	_ = st.Close() // frees the reader and the sender
 	reader.Wait()
 	sender.Wait()
 }

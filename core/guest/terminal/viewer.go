@@ -87,7 +87,7 @@ func (v *viewer) send(ctx context.Context, st io.ReadWriteCloser) {
 		}
 		spare = data
 		if exit != nil && len(data) == 0 {
-			_ = out.SendJSON(proto.KindExit, exit) //nolint:errcheck // the viewer is gone then
+			_ = out.SendJSON(proto.KindExit, exit) // the viewer is gone then
 			frames.Leave(st)
 			return
 		}

@@ -125,10 +125,3 @@ func (v *vm) ended(ctx context.Context, t *testing.T, want hypervisor.ExitReason
 	}
 	_ = v.Close() // gone with the machine
 }
-
-func limited(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}

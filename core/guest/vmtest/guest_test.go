@@ -71,7 +71,7 @@ func bootReport(_ context.Context, t *testing.T, v *vm) {
 }
 
 func identity(ctx context.Context, t *testing.T, v *vm) {
-	if got := v.shell(ctx, t, "hostname; cat /etc/hostname /etc/from-host; stat -c %a /etc/from-host; echo $FROM_HOST $CAPSEM_VM_ID"); got != "box\nbox\nplaced\n640\nyes vm-1\n" {
+	if got := v.shell(ctx, t, "hostname; cat /etc/hostname /etc/from-host; stat -c %a /etc/from-host; echo $FROM_HOST $CAPSEM_VM_ID"); got != "box\n"+"box\nplaced\n640\nyes vm-1\n" {
 		t.Errorf("%q", got)
 	}
 	if got := v.shell(ctx, t, "ls /sys/class/net; cat /proc/sys/kernel/modules_disabled"); got != "dummy0\nlo\n1\n" {
