@@ -15,6 +15,7 @@ import (
 	"capsem/core/lifecycle"
 	"capsem/core/link"
 	"capsem/core/proto"
+	"capsem/core/safesocket"
 	"capsem/core/workerclient"
 )
 
@@ -56,7 +57,7 @@ func TestAGuestThatSendsGarbageIsEnded(t *testing.T) {
 }
 
 // pretend is a guest that shakes hands as it should and then does what it likes with each stream to the port of commands.
-func pretend(t *testing.T, do func(st link.Stream)) func(context.Context, net.Conn, fake.Power) {
+func pretend(t testing.TB, do func(st link.Stream)) func(context.Context, net.Conn, fake.Power) {
 	t.Helper()
 	return func(ctx context.Context, carrier net.Conn, _ fake.Power) {
 		s, err := link.Accept(ctx, carrier, quiet())
@@ -101,15 +102,10 @@ func pretend(t *testing.T, do func(st link.Stream)) func(context.Context, net.Co
 }
 
 func TestAGuestThatBreaksTheRulesOfAStreamLosesItAlone(t *testing.T) {
-	frame := func(kind proto.Kind, data string) string {
-		var b strings.Builder
-		_ = proto.WriteStreamFrame(&b, kind, []byte(data))
-		return b.String()
-	}
 	bad := map[string]string{
-		"unknown kind": "\x63\x00\x00\x00\x01x", "huge frame": "\x01\x7f\xff\xff\xff", "host's kind": frame(proto.KindError, `{"code":"internal"}`),
-		"file's kind": frame(proto.KindResult, `{}`), "input": frame(proto.KindStdin, "x"), "no JSON": frame(proto.KindExit, "exit"),
-		"started twice": frame(proto.KindStarted, `{}`) + frame(proto.KindStarted, `{}`), "ends early": "",
+		"unknown kind": "\x63\x00\x00\x00\x01x", "huge frame": "\x01\x7f\xff\xff\xff", "host's kind": frameOf(proto.KindError, `{"code":"internal"}`),
+		"file's kind": frameOf(proto.KindResult, `{}`), "input": frameOf(proto.KindStdin, "x"), "no JSON": frameOf(proto.KindExit, "exit"),
+		"started twice": frameOf(proto.KindStarted, `{}`) + frameOf(proto.KindStarted, `{}`), "ends early": "",
 	}
 	current := make(chan string, 1)
 	k := start(t, pretend(t, func(st link.Stream) {
@@ -126,7 +122,7 @@ func TestAGuestThatBreaksTheRulesOfAStreamLosesItAlone(t *testing.T) {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
-	current <- frame(proto.KindExit, `{"code":7,"signal":"\u001b[2J","error":"`+strings.Repeat("x", 9000)+`","duration_us":-5}`)
+	current <- frameOf(proto.KindExit, `{"code":7,"signal":"\u001b[2J","error":"`+strings.Repeat("x", 9000)+`","duration_us":-5}`)
 	o := collect(t, k.shell("true"))
 	if o.exit == nil || o.exit.Code != 7 || o.exit.Signal != "[2J" || len(o.exit.Error) > 1024 || o.exit.DurationUS != 0 {
 		t.Errorf("a proper end: %+v", o)
@@ -257,4 +253,36 @@ func TestTheEndOfTheHypervisorIsToldToEveryone(t *testing.T) {
 	if _, err := workerclient.Dial(t.Context(), k.home.InstanceSocket(k.id)); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("its socket still answers: %v", err)
 	}
+}
+
+func TestAVMThatBootsCanBeStopped(t *testing.T) {
+	silent := func(ctx context.Context, carrier net.Conn, _ fake.Power) { _, _ = io.Copy(io.Discard, carrier) }
+	k := start(t, silent)
+	k.until("booting", func(st proto.WorkerStatus) bool { return st.Step == "booting the guest" })
+	if _, err := k.dial().Call(t.Context(), proto.WorkerRequest{Op: proto.OpExec, Exec: &proto.ExecRequest{Command: "true"}}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a command before the guest is ready: %v", err)
+	}
+	k.call(proto.WorkerRequest{Op: proto.OpStop, GraceMS: 60_000})
+	if st := k.ended(); st.State != lifecycle.Stopped || st.LastError != "" {
+		t.Errorf("last status %+v", st)
+	}
+}
+
+func TestAnImageThatCannotBeUsedIsTold(t *testing.T) {
+	k := start(t, realGuest(t), func(_ *proto.VMSpec, cfg *Config) {
+		cfg.Assets = func(context.Context, string) (*Boot, error) {
+			return nil, fault.New(fault.Unavailable, "vmlinuz was altered")
+		}
+	})
+	if st := k.ended(); st.State != lifecycle.Defunct || !strings.Contains(st.LastError, "vmlinuz was altered") {
+		t.Errorf("last status %+v", st)
+	}
+}
+
+func TestAnInstallationWithAPathTooLongForSocketsWorks______________(t *testing.T) {
+	k := start(t, realGuest(t))
+	if path := k.home.InstanceSocket(k.id); len(path) <= safesocket.MaxPath {
+		t.Fatalf("%s is not long", path)
+	}
+	k.ready()
 }

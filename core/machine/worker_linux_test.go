@@ -100,7 +100,7 @@ func realGuest(t *testing.T) func(context.Context, net.Conn, fake.Power) {
 
 // worker is a Worker that runs.
 type worker struct {
-	t    *testing.T
+	t    testing.TB
 	home paths.Home
 	dir  paths.VM
 	id   string
@@ -113,7 +113,7 @@ type worker struct {
 type change func(spec *proto.VMSpec, cfg *Config)
 
 // start runs a worker around a guest, without waiting for that.
-func start(t *testing.T, guest func(context.Context, net.Conn, fake.Power), changes ...change) *worker {
+func start(t testing.TB, guest func(context.Context, net.Conn, fake.Power), changes ...change) *worker {
 	t.Helper()
 	home := paths.Home(t.TempDir())
 	k := &worker{t: t, home: home, id: "vm-1", dir: home.Session("vm-1"), done: make(chan error, 1)}
@@ -167,7 +167,7 @@ func (k *worker) describe(dir paths.VM, spec proto.VMSpec) {
 	}
 }
 
-func image(t *testing.T) *Boot {
+func image(t testing.TB) *Boot {
 	path := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Error(err)
@@ -284,7 +284,7 @@ type output struct {
 }
 
 // collect reads a stream to its end.
-func collect(t *testing.T, conn io.Reader) (o output) {
+func collect(t testing.TB, conn io.Reader) (o output) {
 	t.Helper()
 	r := proto.NewStreamReader(conn)
 	for {
@@ -310,4 +310,11 @@ func collect(t *testing.T, conn io.Reader) (o output) {
 			t.Error(err)
 		}
 	}
+}
+
+// frameOf is one frame as text.
+func frameOf(kind proto.Kind, data string) string {
+	var b strings.Builder
+	_ = proto.WriteStreamFrame(&b, kind, []byte(data)) // a strings.Builder takes everything
+	return b.String()
 }
