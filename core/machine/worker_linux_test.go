@@ -311,10 +311,3 @@ func collect(t testing.TB, conn io.Reader) (o output) {
 		}
 	}
 }
-
-// frameOf is one frame as text.
-func frameOf(kind proto.Kind, data string) string {
-	var b strings.Builder
-	_ = proto.WriteStreamFrame(&b, kind, []byte(data)) // a strings.Builder takes everything
-	return b.String()
-}
