@@ -13,6 +13,7 @@ import (
 	"capsem/core/buildinfo"
 	"capsem/core/fault"
 	"capsem/core/lifecycle"
+	"capsem/core/proto"
 )
 
 func bufioReader(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }
@@ -188,6 +189,9 @@ func TestShutdownEndsTheServerAndLeavesTheVMs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if kind, _, err := proto.NewStreamReader(conn).Next(); err != nil || kind != proto.KindStarted {
+		t.Fatalf("frame of kind %d, %v", kind, err)
+	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
