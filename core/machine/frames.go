@@ -50,7 +50,7 @@ func (f *frame) read(r io.Reader) error {
 	}
 	f.n = int(n)
 	if _, err := io.ReadFull(r, f.buf[frameHead:frameHead+f.n]); err != nil {
-		return fmt.Errorf("read frame: %w", err)
+		return fmt.Errorf("read frame: %w", noEOF(err))
 	}
 	return nil
 }

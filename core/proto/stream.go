@@ -86,6 +86,9 @@ func (s *StreamReader) Next() (Kind, []byte, error) {
 		s.buf = make([]byte, MaxChunk)
 	}
 	if _, err := io.ReadFull(s.r, s.buf[:n]); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF // the head was there: no clean end
+		}
 		return 0, nil, fmt.Errorf("read stream frame: %w", err)
 	}
 	return Kind(head[0]), s.buf[:n], nil
