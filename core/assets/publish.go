@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,7 +75,7 @@ func Publish(home paths.Home, dir string, e Entry) (*Set, error) {
 	}
 	previous := m.Current[e.Arch]
 	m.Sets[version], m.Current[e.Arch] = e, version
-	gone := unneeded(home, m, previous)
+	gone := unneeded(home, m, e.Arch, previous)
 	for _, v := range gone {
 		delete(m.Sets, v)
 	}
@@ -150,10 +149,9 @@ func writeManifest(home paths.Home, m *Manifest) error {
 	return atomicfile.Write(home.Manifest(), append(text, '\n'), 0o600) //nolint:wrapcheck // says what it did
 }
 
-// unneeded lists the sets that are neither current, nor were until now, nor are named by a VM.
-func unneeded(home paths.Home, m *Manifest, previous string) []string {
-	needed := slices.Collect(maps.Values(m.Current))
-	needed = append(needed, previous)
+// unneeded lists the sets of an architecture that are neither current, nor were until now, nor are named by a VM.
+func unneeded(home paths.Home, m *Manifest, arch, previous string) []string {
+	needed := []string{m.Current[arch], previous}
 	for _, dir := range []string{home.Sessions(), home.PersistentDir()} {
 		vms, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -171,8 +169,8 @@ func unneeded(home paths.Home, m *Manifest, previous string) []string {
 		}
 	}
 	var out []string
-	for v := range m.Sets {
-		if !slices.Contains(needed, v) {
+	for v, e := range m.Sets {
+		if e.Arch == arch && !slices.Contains(needed, v) {
 			out = append(out, v)
 		}
 	}
