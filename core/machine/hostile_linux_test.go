@@ -24,7 +24,7 @@ func soon(limit time.Duration) change {
 }
 
 func TestAGuestThatNeverBecomesReadyIsEndedWithItsConsole(t *testing.T) {
-	silent := func(ctx context.Context, carrier net.Conn, _ fake.Power) { _, _ = io.Copy(io.Discard, carrier) }
+	silent := func(_ context.Context, carrier net.Conn, _ fake.Power) { _, _ = io.Copy(io.Discard, carrier) }
 	k := start(t, silent, soon(300*time.Millisecond))
 	k.until("booting", func(st proto.WorkerStatus) bool { return st.Step == "booting the guest" })
 	if _, err := k.w.console.WriteString("early\nkernel: \x1b[31mno init\x00 found\r\n"); err != nil {
@@ -40,7 +40,7 @@ func TestAGuestThatNeverBecomesReadyIsEndedWithItsConsole(t *testing.T) {
 func TestAGuestThatSendsGarbageIsEnded(t *testing.T) {
 	for name, text := range map[string]string{"noise": "\x00\xff\x1e\x7f noise", "magic": "\xd7\xff\xff\xff\xff\xff\xff\xff"} {
 		t.Run(name, func(t *testing.T) {
-			flood := func(ctx context.Context, carrier net.Conn, _ fake.Power) {
+			flood := func(_ context.Context, carrier net.Conn, _ fake.Power) {
 				go func() { _, _ = io.Copy(io.Discard, carrier) }()
 				block := []byte(strings.Repeat(text, 1000))
 				for {
@@ -239,7 +239,7 @@ func TestTheEndOfTheHypervisorIsToldToEveryone(t *testing.T) {
 	}
 	(<-press)(hypervisor.Crashed)
 	var last proto.WorkerStatus
-	for last = range changes { //nolint:revive // only the last one counts
+	for last = range changes {
 	}
 	if last.State != lifecycle.Defunct || !strings.Contains(last.LastError, "the hypervisor died") || !strings.Contains(last.LastError, "last words") {
 		t.Errorf("watchers see %+v", last)
@@ -256,7 +256,7 @@ func TestTheEndOfTheHypervisorIsToldToEveryone(t *testing.T) {
 }
 
 func TestAVMThatBootsCanBeStopped(t *testing.T) {
-	silent := func(ctx context.Context, carrier net.Conn, _ fake.Power) { _, _ = io.Copy(io.Discard, carrier) }
+	silent := func(_ context.Context, carrier net.Conn, _ fake.Power) { _, _ = io.Copy(io.Discard, carrier) }
 	k := start(t, silent)
 	k.until("booting", func(st proto.WorkerStatus) bool { return st.Step == "booting the guest" })
 	if _, err := k.dial().Call(t.Context(), proto.WorkerRequest{Op: proto.OpExec, Exec: &proto.ExecRequest{Command: "true"}}); !fault.Is(err, fault.Unavailable) {

@@ -9,7 +9,7 @@ import (
 )
 
 // lifecycle answers what a process in the guest asks for.
-func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
+func (w *Worker) lifecycle(ctx context.Context, req proto.LifecycleRequest) proto.LifecycleReply {
 	switch req.Action {
 	case proto.ActionPoweroff:
 		w.end(w.cfg.grace, false)
@@ -23,7 +23,7 @@ func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
 		}
 		if !w.reboot {
 			w.reboot = true
-			w.work.Go(func() { w.rebootGuest(a, vm) })
+			w.work.Go(func() { w.rebootGuest(ctx, a, vm) })
 		}
 		return proto.LifecycleReply{OK: true}
 	case proto.ActionSuspend:
@@ -34,8 +34,8 @@ func (w *Worker) lifecycle(req proto.LifecycleRequest) proto.LifecycleReply {
 
 // rebootGuest has the guest reset itself, which the hypervisor reports as the end of this machine. One that does not do it is
 // killed; live then goes on as if it had.
-func (w *Worker) rebootGuest(a guestAgent, vm hypervisor.Machine) {
-	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.grace+w.cfg.slack) //nolint:contextcheck // outlives the request
+func (w *Worker) rebootGuest(ctx context.Context, a guestAgent, vm hypervisor.Machine) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.grace+w.cfg.slack)
 	defer cancel()
 	err := a.Shutdown(ctx, uint32(w.cfg.grace/time.Millisecond), true) //nolint:gosec // a constant
 	if err == nil {

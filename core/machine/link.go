@@ -137,7 +137,9 @@ func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent,
 			ID: spec.ID, Name: spec.Name, Hostname: hostname(spec.ID), Timezone: spec.Timezone, MachineID: spec.MachineID,
 			Entropy: entropy, Env: spec.Env,
 		},
-		OnLifecycle: w.lifecycle,
+		OnLifecycle: func(req proto.LifecycleRequest) proto.LifecycleReply {
+			return w.lifecycle(context.WithoutCancel(ctx), req) // ctx is that of the handshake
+		},
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // says what did not work

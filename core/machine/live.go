@@ -20,6 +20,8 @@ const (
 	shutdownSlack = 5 * time.Second
 	// exitTime is how long after the end of the link the end of the machine may show.
 	exitTime = time.Second
+	// forever is longer than any VM lives.
+	forever = 1000 * 24 * time.Hour
 	// killTime bounds waiting for a hypervisor that was killed.
 	killTime = 30 * time.Second
 )
@@ -139,7 +141,8 @@ func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan
 		}
 	}()
 	asked := w.ending.asked
-	var force <-chan time.Time
+	force := time.NewTimer(forever)
+	defer force.Stop()
 	for {
 		select {
 		case exit := <-exited:
@@ -152,13 +155,11 @@ func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan
 			return w.brokenLink(exited, err)
 		case <-asked:
 			asked = nil
-			timer := time.NewTimer(w.powerOff(ctx))
-			defer timer.Stop()
-			force = timer.C
+			force.Reset(w.powerOff(ctx))
 		case <-w.ending.now:
 			w.board.move(lifecycle.Stopping)
 			return w.kill(ctx, vm)
-		case <-force:
+		case <-force.C:
 			w.log.Warn("the guest did not power off in time")
 			return w.kill(ctx, vm)
 		}

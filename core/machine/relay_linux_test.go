@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -114,7 +115,7 @@ func TestAnUploadThatIsBrokenOffLeavesNothing(t *testing.T) {
 // echo is a server on this system's loopback, which is the fake guest's too: it sends back what it got, once it has all.
 func echo(t *testing.T, gone chan<- struct{}) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +137,15 @@ func echo(t *testing.T, gone chan<- struct{}) uint16 {
 			_ = conn.Close()
 		}
 	}()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	_, text, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint16(port)
 }
 
 func TestAForwardedConnectionEndsByHalves(t *testing.T) {

@@ -37,6 +37,10 @@ func readSpec(path string) (proto.VMSpec, error) {
 	if len(text) > maxSpec {
 		return spec, errors.New("read VM spec: the file is too long")
 	}
+	return parseSpec(text)
+}
+
+func parseSpec(text []byte) (spec proto.VMSpec, err error) {
 	if err := json.Unmarshal(text, &spec); err != nil {
 		return spec, fmt.Errorf("read VM spec: %w", err)
 	}

@@ -44,6 +44,11 @@ func lastLines(path string) string {
 	if err != nil {
 		return ""
 	}
+	return linesOf(text)
+}
+
+// linesOf is lastLines of what was read.
+func linesOf(text []byte) string {
 	var kept []string
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(plain(line)); line != "" {

@@ -19,7 +19,7 @@ func HungUp(conn net.Conn) {
 		return
 	}
 	// The function is called again at each event on the socket, of which the hang-up is one.
-	_ = raw.Read(func(fd uintptr) bool { //nolint:errcheck // a socket that was closed here is the other way to end
+	_ = raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // a file descriptor is small
 		n, err := unix.Poll(p, 0)
 		return (err != nil && err != unix.EINTR) || (n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,16 +19,12 @@ import (
 // worker listens as a worker would and serves one connection after another by script.
 func worker(t *testing.T, hello proto.WorkerHello, script func(conn net.Conn)) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "wc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "w.sock")
+	path := filepath.Join(t.TempDir(), "w.sock")
 	l, err := safesocket.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = l.Close(), os.RemoveAll(dir) })
+	t.Cleanup(func() { _, _ = l.Close(), safesocket.Remove(path) })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -101,7 +96,11 @@ func TestAStreamKeepsWhatCameRightBehindTheReply(t *testing.T) {
 	if _, err := io.WriteString(conn, ", and later"); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		t.Fatal("no half ends")
+	}
+	if err := half.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "at once, and later" {

@@ -96,7 +96,7 @@ func template(ctx context.Context, home paths.Home, sizeMB int) (*os.File, error
 	if err == nil {
 		err = explain(os.Rename(made, path))
 	}
-	if err = errors.Join(err, os.RemoveAll(temp)); err != nil {
+	if err := errors.Join(err, os.RemoveAll(temp)); err != nil {
 		return nil, err
 	}
 	f, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)

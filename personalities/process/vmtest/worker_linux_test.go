@@ -41,9 +41,9 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, fault.Line(err))
 		}
-		os.Exit(fault.ExitCode(err))
+		os.Exit(fault.ExitCode(err)) //nolint:forbidigo // this is a main
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // this is a main
 }
 
 // vm is a VM with its worker.
