@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -75,15 +76,15 @@ func Publish(home paths.Home, dir string, e Entry) (*Set, error) {
 	}
 	previous := m.Current[e.Arch]
 	m.Sets[version], m.Current[e.Arch] = e, version
-	gone := unneeded(home, m, e.Arch, previous)
-	for _, v := range gone {
-		delete(m.Sets, v)
-	}
+	used, known := usedByVMs(home)
+	maps.DeleteFunc(m.Sets, func(v string, old Entry) bool {
+		return known && old.Arch == e.Arch && v != version && v != previous && !used[v]
+	})
 	if err := writeManifest(home, m); err != nil {
 		return nil, err
 	}
-	for _, v := range gone { // no longer named by anything: a failure only costs space
-		_ = os.RemoveAll(home.AssetVersion(v))
+	if known {
+		removeUnlisted(home, m, used)
 	}
 	return &Set{Version: version, Entry: e, home: home}, nil
 }
@@ -149,32 +150,41 @@ func writeManifest(home paths.Home, m *Manifest) error {
 	return atomicfile.Write(home.Manifest(), append(text, '\n'), 0o600) //nolint:wrapcheck // says what it did
 }
 
-// unneeded lists the sets of an architecture that are neither current, nor were until now, nor are named by a VM.
-func unneeded(home paths.Home, m *Manifest, arch, previous string) []string {
-	needed := []string{m.Current[arch], previous}
+// usedByVMs are the sets that VMs boot; known is false when a VM cannot be understood: then everything stays.
+func usedByVMs(home paths.Home) (used map[string]bool, known bool) {
+	used = map[string]bool{}
 	for _, dir := range []string{home.Sessions(), home.PersistentDir()} {
 		vms, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil // whatever is not known stays
+			return nil, false
 		}
 		for _, vm := range vms {
 			version, err := versionOf(paths.VM(filepath.Join(dir, vm.Name())))
 			if err != nil {
-				return nil
+				return nil, false
 			}
-			needed = append(needed, version)
+			used[version] = true
 		}
 	}
-	var out []string
-	for v, e := range m.Sets {
-		if e.Arch == arch && !slices.Contains(needed, v) {
-			out = append(out, v)
+	return used, true
+}
+
+// removeUnlisted removes the directories of sets that neither the manifest nor a VM names: those no longer needed, and those of
+// a build that died before it wrote the manifest. A failure only costs space.
+func removeUnlisted(home paths.Home, m *Manifest, used map[string]bool) {
+	entries, err := os.ReadDir(home.Assets())
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		version, ok := strings.CutPrefix(entry.Name(), "v")
+		if _, listed := m.Sets[version]; ok && versionText.MatchString(version) && !listed && !used[version] {
+			_ = os.RemoveAll(home.AssetVersion(version))
 		}
 	}
-	return out
 }
 
 // versionOf is the set that a VM boots; empty when it has no spec yet.
