@@ -54,10 +54,9 @@ func (b *board) step(text string) {
 }
 
 // finish sets the last status.
-func (b *board) finish(f func(st *proto.WorkerStatus)) proto.WorkerStatus {
-	b.update(f)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.final = true
-	return b.status
+func (b *board) finish(f func(st *proto.WorkerStatus)) {
+	b.update(func(st *proto.WorkerStatus) {
+		f(st)
+		b.final = true // before anybody is woken: nothing wakes them again
+	})
 }
