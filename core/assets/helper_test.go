@@ -45,11 +45,10 @@ func install(t testing.TB, home paths.Home, arch, content string) *Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Release() //nolint:errcheck // the next taker would say
 	dir, e := staged(t, home, content)
 	e.Arch = arch
 	s, err := Publish(home, dir, e)
-	if err != nil {
+	if err := errors.Join(err, lock.Release()); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -61,7 +61,7 @@ func Refresh(ctx context.Context, home paths.Home, arch string, log *slog.Logger
 	if err != nil {
 		return false, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // gone when all went well
+	defer os.RemoveAll(dir)
 	if err := s.repack(ctx, dir, agent); err != nil {
 		return false, err
 	}
@@ -81,7 +81,7 @@ func (s *Set) repack(ctx context.Context, dir string, agent []byte) error {
 	if err != nil {
 		return err
 	}
-	defer o.Close() //nolint:errcheck // only read
+	defer o.Close()
 	for _, name := range []string{Kernel, rootPrefix + s.RootFS} {
 		if err := os.Link(filepath.Join(s.Dir(), name), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("repack image: %w", err)

@@ -46,7 +46,7 @@ func TestRefreshReplacesOnlyTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.Close() //nolint:errcheck // only read
+	defer o.Close()
 	if modules, err := initrd.Read(o.Initrd); err != nil || !reflect.DeepEqual(modules, oldModules) {
 		t.Errorf("modules are %v, %v", modules, err)
 	}

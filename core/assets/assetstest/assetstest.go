@@ -80,7 +80,7 @@ func prepare(ctx context.Context, home paths.Home, progress func(build.Step)) (*
 // Home returns a new CAPSEM_HOME with a short path and the minimal image in it, removed when the test ends.
 func Home(t testing.TB) paths.Home {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ct")
+	dir, err := os.MkdirTemp("/tmp", "ct") //nolint:usetesting // sockets are made there: the path must be short
 	if err != nil {
 		t.Fatal(err)
 	}

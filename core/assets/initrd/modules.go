@@ -118,15 +118,10 @@ func (r *resolver) read(p string) ([]byte, error) {
 
 // depends lists what a module needs: the field "depends=" of its .modinfo section, found by its text.
 func depends(module []byte) []string {
-	const field = "\x00depends="
-	i := bytes.Index(module, []byte(field))
-	if i < 0 {
+	_, rest, _ := bytes.Cut(module, []byte("\x00depends="))
+	value, _, ended := bytes.Cut(rest, []byte{0})
+	if !ended || len(value) > 4096 {
 		return nil
 	}
-	value := module[i+len(field):]
-	end := bytes.IndexByte(value, 0)
-	if end < 0 || end > 4096 {
-		return nil
-	}
-	return slices.DeleteFunc(strings.Split(string(value[:end]), ","), func(s string) bool { return s == "" })
+	return slices.DeleteFunc(strings.Split(string(value), ","), func(s string) bool { return s == "" })
 }
