@@ -2,6 +2,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"capsem/core/fault"
 	"capsem/core/hypervisor"
@@ -28,6 +30,10 @@ func Open(ctx context.Context, home paths.Home, vm paths.VM, sizeMB int, format 
 		path = strings.TrimSuffix(path, filepath.Ext(path)) + ".raw"
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err == nil && format == hypervisor.QCOW2 && blank(f) {
+		// The host lost power before anything of the disk was written, so before the guest could sync anything to it.
+		err = errors.Join(fs.ErrNotExist, f.Close())
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, explain(err)
 	}
@@ -43,6 +49,13 @@ func Open(ctx context.Context, home paths.Home, vm paths.VM, sizeMB int, format 
 		_, err := io.Copy(to, empty) // copy_file_range: shared blocks where the file system can
 		return err
 	})
+}
+
+// blank reports whether a disk image begins with nothing.
+func blank(f *os.File) bool {
+	head := make([]byte, 512)
+	_, err := f.ReadAt(head, 0)
+	return (err == nil || errors.Is(err, io.EOF)) && len(bytes.TrimLeft(head, "\x00")) == 0
 }
 
 // sparse makes a file of that size without content.
@@ -87,6 +100,7 @@ func template(ctx context.Context, home paths.Home, sizeMB int) (*os.File, error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(err)
 	}
+	sweep(dir)
 	// Two workers may both make one: each in a directory of its own, and the last rename stays.
 	temp, err := os.MkdirTemp(dir, ".new-")
 	if err != nil {
@@ -94,7 +108,7 @@ func template(ctx context.Context, home paths.Home, sizeMB int) (*os.File, error
 	}
 	made, err := format(ctx, temp, sizeMB)
 	if err == nil {
-		err = explain(os.Rename(made, path))
+		err = keep(made, path)
 	}
 	if err := errors.Join(err, os.RemoveAll(temp)); err != nil {
 		return nil, err
@@ -102,6 +116,31 @@ func template(ctx context.Context, home paths.Home, sizeMB int) (*os.File, error
 	f, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	return f, explain(err)
 }
+
+// keep gives a finished template its name, durably: all later disks of that size are copies of it.
+func keep(made, path string) error {
+	f, err := os.OpenFile(made, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return explain(err)
+	}
+	return explain(errors.Join(f.Sync(), f.Close(), os.Rename(made, path)))
+}
+
+// sweep removes what workers left that were killed while they made a template.
+func sweep(dir string) {
+	left, err := filepath.Glob(filepath.Join(dir, ".new-*"))
+	if err != nil {
+		return
+	}
+	for _, temp := range left {
+		if info, err := os.Lstat(temp); err == nil && time.Since(info.ModTime()) > abandoned {
+			_ = os.RemoveAll(temp) // the next one tries again
+		}
+	}
+}
+
+// abandoned is how long nobody takes to make a template.
+const abandoned = time.Hour
 
 // format makes an empty ext4 file system in a qcow2 file, or an unformatted one, which the guest formats, where there is no
 // mke2fs. It returns the file's path in dir.

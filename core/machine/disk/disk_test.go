@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"capsem/core/hypervisor"
 	"capsem/core/paths"
@@ -83,5 +84,31 @@ func TestASymlinkIsNoDisk(t *testing.T) {
 	if f, err := Open(t.Context(), paths.Home(t.TempDir()), vm, 1024, hypervisor.QCOW2); err == nil {
 		_ = f.Close()
 		t.Error("a symlink was opened")
+	}
+}
+
+func TestADiskThatAPowerLossEmptiedIsMadeAgain(t *testing.T) {
+	home, vm := paths.Home(t.TempDir()), newVM(t, t.TempDir())
+	if err := os.WriteFile(vm.SystemDisk(), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(home.Templates(), "disks", ".new-old")
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	long := time.Now().Add(-2 * abandoned)
+	if err := os.Chtimes(old, long, long); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(t.Context(), home, vm, 1024, hypervisor.QCOW2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if blank(f) {
+		t.Error("the disk is still empty")
+	}
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("what an old worker left is still there: %v", err)
 	}
 }
