@@ -66,7 +66,7 @@ func withImage(ctx context.Context, progress func(build.Step), use func(*assets.
 }
 
 func prepare(ctx context.Context, home paths.Home, progress func(build.Step)) (*assets.Set, error) {
-	if !assets.Health(home, runtime.GOARCH).Ready {
+	if !whole(ctx, home) {
 		if _, err := build.Run(ctx, build.Options{Home: home, Arch: runtime.GOARCH, Profile: Profile, Progress: progress}); err != nil {
 			return nil, err //nolint:wrapcheck // a fault, or says what it did
 		}
@@ -75,6 +75,16 @@ func prepare(ctx context.Context, home paths.Home, progress func(build.Step)) (*
 		return nil, err //nolint:wrapcheck // a fault, or says what it did
 	}
 	return assets.Current(home, runtime.GOARCH) //nolint:wrapcheck // a fault
+}
+
+// whole reports whether the cache has an image that can be booted.
+func whole(ctx context.Context, home paths.Home) bool {
+	set, err := assets.Current(home, runtime.GOARCH)
+	if err != nil {
+		return false
+	}
+	o, err := set.Open(ctx)
+	return err == nil && o.Close() == nil
 }
 
 // Home returns a new CAPSEM_HOME with a short path and the minimal image in it, removed when the test ends.
@@ -114,7 +124,10 @@ func fill(ctx context.Context, home paths.Home, set *assets.Set) (err error) {
 	}
 	e := set.Entry
 	e.Files = nil
-	_, err = assets.Publish(home, staging, e)
+	copied, err := assets.Publish(home, staging, e)
+	if err == nil && copied.Version != set.Version {
+		err = fmt.Errorf("copy image: it is %s instead of %s", copied.Version, set.Version)
+	}
 	return err //nolint:wrapcheck // says what it did
 }
 
