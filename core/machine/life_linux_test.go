@@ -26,7 +26,14 @@ func TestACommandRunsAndTheVMStops(t *testing.T) {
 func TestTheEndOfTheContextStopsTheGuestInOrder(t *testing.T) {
 	k := start(t, realGuest(t))
 	k.ready()
+	conn := k.shell("exec sleep 1000")
+	if kind, _, err := proto.NewStreamReader(conn).Next(); err != nil || kind != proto.KindStarted {
+		t.Fatal(kind, err)
+	}
 	k.stop()
+	if o := collect(t, conn); o.fail == nil || o.fail.Message != "VM vm-1 was stopped while this was going on" {
+		t.Errorf("a command's client is told %+v, %+v", o.fail, o.exit)
+	}
 	if st := k.ended(); st.State != lifecycle.Stopped {
 		t.Errorf("last status %+v", st)
 	}

@@ -21,7 +21,7 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	}
 	st, err := a.Terminal(ctx, req)
 	if err != nil {
-		return refuse(c, lost(err))
+		return refuse(c, w.lost(err))
 	}
 	defer st.Close()
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
@@ -49,7 +49,7 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 			err = errRules
 		}
 		if err != nil {
-			sendError(c, lost(noEOF(err)))
+			sendError(c, w.lost(noEOF(err)))
 			return nil
 		}
 	}
@@ -89,7 +89,7 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 	st, err := a.File(ctx, req)
 	if err != nil {
 		job.Lost(err.Error())
-		return refuse(c, lost(err))
+		return refuse(c, w.lost(err))
 	}
 	defer st.Close()
 	unhook := context.AfterFunc(life, func() { _ = st.Close() }) // the guest gives the operation up
@@ -111,8 +111,9 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 		if why := context.Cause(life); why != nil {
 			err = why
 		}
-		job.Lost(err.Error())
-		sendError(c, lost(err))
+		lost := w.lost(err)
+		job.Lost(lost.Message)
+		sendError(c, lost)
 		return nil
 	}
 	job.Done(nil, result.Message)
@@ -178,7 +179,7 @@ func (w *Worker) forward(ctx context.Context, c *client, port uint16) error {
 	}
 	st, err := a.Forward(ctx, port)
 	if err != nil {
-		return refuse(c, lost(err))
+		return refuse(c, w.lost(err))
 	}
 	defer st.Close()
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {

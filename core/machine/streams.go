@@ -25,7 +25,7 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	if err != nil {
 		return refuse(c, err)
 	}
-	r := &run{out: c, opened: make(chan struct{}), answered: make(chan struct{}), detach: detach}
+	r := &run{worker: w, out: c, opened: make(chan struct{}), answered: make(chan struct{}), detach: detach}
 	if r.job, err = w.jobs.Begin("exec", describe(req), detach, r.cancel); err != nil {
 		return refuse(c, err)
 	}
@@ -34,7 +34,7 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	close(r.opened)
 	if err != nil {
 		r.job.Lost(err.Error())
-		return refuse(c, lost(err))
+		return refuse(c, w.lost(err))
 	}
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
 		r.job.Lost(clientLeft)
@@ -65,14 +65,23 @@ func describe(req *proto.ExecRequest) string {
 }
 
 // lost is the error of a stream that ended before its result.
-func lost(err error) *fault.Error {
+func (w *Worker) lost(err error) *fault.Error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f
 	}
 	if errors.Is(err, proto.ErrBadStreamFrame) || errors.Is(err, errRules) {
 		return fault.Wrap(err, fault.Internal, "the guest broke the rules of its stream: %s", err)
 	}
-	return fault.Wrap(err, fault.Unavailable, "the link to the guest broke while this was going on").WithHint("see capsem list and capsem logs")
+	w.mu.Lock()
+	id, rebooting := w.spec.ID, w.reboot
+	w.mu.Unlock()
+	switch {
+	case w.wanted():
+		return fault.Wrap(err, fault.Unavailable, "VM %s was stopped while this was going on", id)
+	case rebooting:
+		return fault.Wrap(err, fault.Unavailable, "VM %s was rebooted while this was going on", id).WithHint("try again in a moment")
+	}
+	return fault.Wrap(err, fault.Unavailable, "the link to VM %s broke while this was going on", id).WithHint("see capsem list and capsem logs %s", id)
 }
 
 // errRules is a frame that the guest may not send, or not then.
@@ -80,6 +89,7 @@ var errRules = errors.New("unexpected frame")
 
 // run is one command with its client.
 type run struct {
+	worker *Worker
 	job    *jobs.Job
 	detach bool
 	// stream is the guest's side, set once opened is closed; nil if the guest did not take it.
@@ -167,8 +177,9 @@ func (r *run) follow() {
 		r.job.Lost(clientLeft)
 		return
 	default:
-		r.job.Lost(err.Error())
-		sendError(r.out, lost(err))
+		why := r.worker.lost(err)
+		r.job.Lost(why.Message)
+		sendError(r.out, why)
 		return
 	}
 	r.job.Done(&exit, exit.Error) // before the client can ask for it
