@@ -48,6 +48,7 @@ func Refresh(ctx context.Context, home paths.Home, arch string, log *slog.Logger
 	if s, err := Current(home, arch); err != nil || s.Agent == Hash(agent) {
 		return false, err
 	}
+	defer func() { err = Explain(home, err) }()
 	lock, err := Lock(ctx, home, nil)
 	if err != nil {
 		return false, err

@@ -81,17 +81,17 @@ func Run(ctx context.Context, opts Options) (_ *Result, err error) {
 	if j.dir, err = assets.Staging(j.Home); err != nil {
 		return nil, err //nolint:wrapcheck // says what it did
 	}
-	defer os.RemoveAll(j.dir) //nolint:errcheck // gone when all went well
+	defer os.RemoveAll(j.dir)
 	if j.scratch, err = os.MkdirTemp("", "capsem-build-"); err != nil {
 		return nil, fmt.Errorf("build image: %w", err)
 	}
-	defer os.RemoveAll(j.scratch) //nolint:errcheck // in the system's directory for such
+	defer os.RemoveAll(j.scratch)
 	res, err := j.build(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("build image: %w", context.Cause(ctx))
 		}
-		return nil, err
+		return nil, assets.Explain(j.Home, err) //nolint:wrapcheck // says what it did
 	}
 	res.Took = time.Since(start)
 	return res, nil
