@@ -15,6 +15,7 @@ import (
 
 	"capsem/core/assets"
 	"capsem/core/assets/build"
+	"capsem/core/fault"
 	"capsem/core/paths"
 )
 
@@ -97,7 +98,7 @@ func Home(t testing.TB) paths.Home {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	home := paths.Home(dir)
 	if err := Fill(t.Context(), home); err != nil {
-		t.Fatalf("no guest image for this test: %v", err)
+		t.Fatalf("no guest image for this test: %s", fault.Line(err))
 	}
 	return home
 }
