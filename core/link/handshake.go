@@ -48,7 +48,9 @@ func greet(ctx context.Context, w *wire) ([16]byte, error) {
 	return nonce, nil
 }
 
-// sendGreeting writes HELLO until acked, then START. It writes alone, so that reading never waits for it.
+// sendGreeting writes HELLO until acked, then HELLO and START until done: the answer to a START may never come when the guest
+// took stale bytes of another host for the newest. A guest whose session has begun skips repeats. It writes alone, so
+// that reading never waits for it.
 func sendGreeting(w *wire, nonce [16]byte, acked, done <-chan struct{}) {
 	hello := control{kindHello, nonce}.encode()
 	out := append(bytes.Repeat([]byte{padByte}, maxRecord), hello...)
@@ -58,17 +60,17 @@ func sendGreeting(w *wire, nonce [16]byte, acked, done <-chan struct{}) {
 			w.interrupt()
 			return
 		}
-		out = hello
 		select {
 		case <-acked:
-			if _, err := w.carrier.Write(control{kindStart, nonce}.encode()); err != nil {
-				w.interrupt()
-			}
-			return
+			out, acked = append(hello[:len(hello):len(hello)], control{kindStart, nonce}.encode()...), nil
+			continue
 		case <-done:
 			return
 		case <-time.After(every):
 			every = min(every*2, helloSlowest)
+		}
+		if acked != nil {
+			out = hello
 		}
 	}
 }
