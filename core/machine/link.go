@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"time"
 
 	"capsem/core/fault"
@@ -77,7 +78,11 @@ func (w *Worker) use(down context.Context, a guestAgent) {
 	w.setAgent(a)
 	select {
 	case <-a.Done():
-		w.log.Warn("the link to the guest broke", "why", a.Err())
+		level := slog.LevelWarn
+		if w.wanted() {
+			level = slog.LevelDebug // it is on its way down
+		}
+		w.log.Log(down, level, "the link to the guest broke", "why", a.Err())
 	case <-down.Done():
 	}
 	w.setAgent(nil)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,7 @@ func TestOneVM(t *testing.T) {
 	// Each depends on the machine that the one before leaves: no subtest runs alone.
 	commands(t, v)
 	many(t, v)
+	overhead(t, v)
 	gigabyte(t, v, st.PID)
 	reboot(t, v, st)
 	v.run("poweroff")
@@ -68,6 +70,22 @@ func many(t *testing.T, v *vm) {
 	wg.Wait()
 }
 
+// overhead shows what a round trip takes beyond the guest's own time for the command.
+func overhead(t *testing.T, v *vm) {
+	t.Helper()
+	var all []time.Duration
+	for range 100 {
+		begin := time.Now()
+		r := v.run("true")
+		if r.err != nil || r.exit.Code != 0 {
+			t.Fatalf("true: %+v", r)
+		}
+		all = append(all, time.Since(begin)-time.Duration(r.exit.DurationUS)*time.Microsecond)
+	}
+	slices.Sort(all)
+	t.Logf("a round trip takes %v (median of %d) beyond the guest's own time", all[len(all)/2], len(all))
+}
+
 func gigabyte(t *testing.T, v *vm, pid int) {
 	t.Helper()
 	const all = 1 << 30
@@ -86,6 +104,9 @@ func gigabyte(t *testing.T, v *vm, pid int) {
 		}
 		if got-looked > 32<<20 {
 			looked, most = got, max(most, resident(t, pid))
+		}
+		if kind == proto.KindError {
+			t.Fatalf("after %d bytes: %s", got, data)
 		}
 		if kind == proto.KindExit {
 			break

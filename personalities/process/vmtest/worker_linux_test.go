@@ -70,6 +70,7 @@ func boot(t *testing.T, home paths.Home, id string) *vm {
 	text, err := json.Marshal(proto.VMSpec{
 		ID: id, CPUs: 1, MemoryMB: 512, DiskMB: 1024, Env: map[string]string{"OF_VM": id}, AssetVersion: set.Version,
 		Accelerator: "auto", MachineID: strings.Repeat("0a", 16), ReadyTimeoutMS: patience.Milliseconds(),
+		LogLevel: "debug",
 	})
 	if err == nil {
 		err = os.WriteFile(v.dir.Spec(), text, 0o600)
