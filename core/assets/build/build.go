@@ -82,8 +82,8 @@ func Run(ctx context.Context, opts Options) (_ *Result, err error) {
 		return nil, err //nolint:wrapcheck // says what it did
 	}
 	defer os.RemoveAll(j.dir)
-	if j.scratch, err = os.MkdirTemp("", "capsem-build-"); err != nil {
-		return nil, fmt.Errorf("build image: %w", err)
+	if j.scratch, err = newScratch(j.Home); err != nil {
+		return nil, err
 	}
 	defer os.RemoveAll(j.scratch)
 	res, err := j.build(ctx)
