@@ -237,4 +237,4 @@ func Identity(home paths.Home, profile, arch string) (string, error) {
 }
 
 // builderVersion changes when this package makes other images of the same recipe.
-const builderVersion = "1"
+const builderVersion = "2"

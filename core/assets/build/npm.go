@@ -50,6 +50,8 @@ func (j *job) npmHook() (string, error) {
 	if len(n.Scripts) > 0 {
 		lines = append(lines, npm+"rebuild --loglevel=error "+strings.Join(n.Scripts, " ")+" >&2")
 	}
+	// Debian has glibc: what was built for musl only takes room, hundreds of MB.
+	lines = append(lines, "rm -rf \"$1"+prefix+"/node_modules/\"@*/*-linux-*-musl")
 	for _, p := range n.Programs {
 		lines = append(lines, "test -x \"$1"+prefix+"/node_modules/.bin/"+p+"\"", "ln -sf ../node_modules/.bin/"+p+" \"$1"+path.Join(prefix, "bin", p)+"\"")
 	}
