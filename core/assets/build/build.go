@@ -126,6 +126,9 @@ func (j *job) prepare() (err error) {
 	if err := needTools("mmdebstrap", "dpkg-deb", packers[j.RootFS].tool); err != nil {
 		return err
 	}
+	if err := canRun(j.Arch, "/proc/sys/fs/binfmt_misc"); err != nil {
+		return err
+	}
 	if j.Mirror == "" {
 		j.Mirror = os.Getenv("CAPSEM_DEBIAN_MIRROR")
 	}

@@ -55,7 +55,7 @@ func (j *job) npmHook() (string, error) {
 	for _, p := range n.Programs {
 		lines = append(lines, "test -x \"$1"+prefix+"/node_modules/.bin/"+p+"\"", "ln -sf ../node_modules/.bin/"+p+" \"$1"+path.Join(prefix, "bin", p)+"\"")
 	}
-	return strings.Join(append(lines, "cp \"$1"+prefix+"/package-lock.json\" "+dir+"/", "rm -rf \"$1/tmp/npm\""), "\n"), nil
+	return strings.Join(append(lines, "mv \"$1"+prefix+"/package-lock.json\" "+dir+"/", "rm -rf \"$1/tmp/npm\""), "\n"), nil
 }
 
 // npmrc are the settings of npm on this machine that reach the registry. Addresses do not go into the lock.

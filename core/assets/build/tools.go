@@ -24,7 +24,7 @@ const termTime = 20 * time.Second
 
 // packageOf names the Debian package of each tool.
 var packageOf = map[string]string{
-	"mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "mkfs.erofs": "erofs-utils", "dpkg-deb": "dpkg",
+	"mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "mkfs.erofs": "erofs-utils", "dpkg-deb": "dpkg", "arch-test": "arch-test",
 }
 
 func needTools(tools ...string) error {
