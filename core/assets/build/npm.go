@@ -60,13 +60,13 @@ func (j *job) npmHook() (string, error) {
 
 // npmrc are the settings of npm on this machine that reach the registry. Addresses do not go into the lock.
 func npmrc() string {
-	out := "omit-lockfile-registry-resolved=true\ncafile=/tmp/npm/ca.crt\n"
+	lines := []string{"omit-lockfile-registry-resolved=true", "cafile=/tmp/npm/ca.crt"}
 	for _, key := range []string{"registry", "proxy", "https-proxy"} {
 		if value := npmSetting(key); value != "" {
-			out += key + "=" + value + "\n"
+			lines = append(lines, key+"="+value)
 		}
 	}
-	return out
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func npmSetting(key string) string {

@@ -47,7 +47,7 @@ func (m *mirrors) take(name, text string) {
 	if strings.HasSuffix(name, ".sources") {
 		for stanza := range strings.SplitSeq(text, "\n\n") {
 			fields := stanzaFields(stanza)
-			for _, uri := range strings.Fields(fields["uris"]) {
+			for uri := range strings.FieldsSeq(fields["uris"]) {
 				m.entry(fields["types"], uri, strings.Fields(fields["suites"]), strings.Fields(fields["components"]))
 			}
 		}
