@@ -16,8 +16,9 @@ type packer struct {
 	args func(out string) []string
 }
 
-// packers are the kinds of root file systems. Times come from SOURCE_DATE_EPOCH. Measured with the minimal image: see
-// ARCHITECTURE.md.
+// packers are the kinds of root file systems. Times come from SOURCE_DATE_EPOCH. Sizes of the minimal image (226 MB of tar), in
+// MB: squashfs with zstd 9 in blocks of 128K 72.0 (256K: 69.3; zstd 15: 67.3, but six times as long to make), EROFS with lz4hc in
+// clusters of 4K 125.3. EROFS needs erofs-utils 1.7 or later, for --tar.
 var packers = map[string]packer{
 	"squashfs": {"mksquashfs", func(out string) []string {
 		return []string{"-", out, "-tar", "-noappend", "-quiet", "-no-progress", "-no-xattrs", "-comp", "zstd", "-Xcompression-level", "9", "-b", "128K"}
