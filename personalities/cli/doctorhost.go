@@ -16,6 +16,7 @@ import (
 	"capsem/core/config"
 	"capsem/core/fault"
 	"capsem/core/paths"
+	"capsem/core/safesocket"
 )
 
 // Least free space under CAPSEM_HOME: enough for an image and a few VMs.
@@ -59,7 +60,7 @@ func (d *diagnosis) service(ctx context.Context, home paths.Home) bool {
 	if !d.add("service", fmt.Sprintf("%s, pid %d, %d VMs running", st.Version, st.PID, st.Running), err) {
 		return false
 	}
-	d.add("service socket", "only its owner may connect", checkPrivate(home.ServiceSocket(), false))
+	d.add("service socket", "only its owner may connect", checkPrivate(safesocket.Resolve(home.ServiceSocket()), false))
 	return true
 }
 

@@ -110,6 +110,12 @@ func (t *target) inspect() error {
 func (t *target) fill(src *frames.Source) (err error) {
 	temp := path.Join(path.Dir(t.name), ".capsem-"+rand.Text()+".tmp")
 	f, err := t.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "there is no directory %s", path.Dir(t.name))
+	}
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		pe.Path = t.name // the temporary name means nothing to the caller
+	}
 	if err != nil {
 		return err //nolint:wrapcheck // classified by the caller
 	}

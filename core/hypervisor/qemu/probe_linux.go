@@ -79,7 +79,10 @@ func runProbe(ctx context.Context, program, accel, cpu string) error {
 		return nil
 	}
 	text, _, _ := strings.Cut(words.String(), "\n")
-	return fmt.Errorf("a test under it failed: %.200s (%v)", text, err)
+	if text == "" {
+		text = fmt.Sprint(err)
+	}
+	return fmt.Errorf("%.200s", text)
 }
 
 // memFile is an unnamed file with that content.

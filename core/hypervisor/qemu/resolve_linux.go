@@ -45,7 +45,7 @@ func Resolve(ctx context.Context, home paths.Home, want hypervisor.Accelerator) 
 	case v.KVM:
 		return hypervisor.KVM, v.Why, nil
 	case want == hypervisor.KVM:
-		return "", "", fault.New(fault.Unavailable, "KVM does not work here: %s", v.Why).
+		return "", "", fault.New(fault.Unavailable, "%s", v.Why).
 			WithHint("set vm.accelerator to auto or tcg in user.toml, or make /dev/kvm usable")
 	}
 	return hypervisor.TCG, v.Why, nil
@@ -75,7 +75,7 @@ func remembered(ctx context.Context, home paths.Home, program string) (verdict, 
 		if ctx.Err() != nil {
 			return verdict{}, fmt.Errorf("try KVM: %w", context.Cause(ctx))
 		}
-		v = verdict{Host: host, Why: err.Error()}
+		v = verdict{Host: host, Why: "KVM does not run guests here: " + err.Error()}
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
