@@ -44,7 +44,7 @@ func Choose(argv []string) (run entry.Run, args []string) {
 		}
 	}
 	for _, p := range Table() {
-		if len(argv) > 1 && argv[1] == p.Name && !(p.Verbs && isVerb(argv[2:])) {
+		if len(argv) > 1 && argv[1] == p.Name && (!p.Verbs || !isVerb(argv[2:])) {
 			return p.Run, argv[2:]
 		}
 	}

@@ -84,7 +84,7 @@ func TestErrorsAreTheServicesOwnWords(t *testing.T) {
 		case "odd/../name":
 			reply(w, 404, api.ErrorBody{Error: api.ErrorInfo{Code: "not_found", Message: "no VM", Hint: "capsem list"}})
 		case "html":
-			http.Error(w, "<h1>oops</h1>", 502)
+			http.Error(w, "<h1>oops</h1>", http.StatusBadGateway)
 		case "nonsense":
 			_, _ = io.WriteString(w, "{")
 		case "hang-up":

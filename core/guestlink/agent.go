@@ -109,7 +109,7 @@ func (a *Agent) end(err error) {
 	a.mu.Unlock()
 	close(a.done)
 	a.stop()
-	_ = a.control.Close() //nolint:errcheck // never fails
+	_ = a.control.Close()
 }
 
 // Close ends the session and waits for all goroutines.

@@ -21,7 +21,7 @@ func (a *Agent) handshake(ctx context.Context, cfg Config) error {
 	}
 	a.control = control
 	stop := context.AfterFunc(ctx, func() {
-		_ = control.Close() //nolint:errcheck // never fails
+		_ = control.Close()
 	})
 	defer stop()
 	if err := a.greet(ctx); err != nil {

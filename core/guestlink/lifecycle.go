@@ -11,7 +11,7 @@ import (
 const (
 	// lifecycleTimeout bounds how long one request may take to arrive and its answer to leave.
 	lifecycleTimeout = 10 * time.Second
-	// maxLifecycle is how many requests are looked at at once; more are refused.
+	// maxLifecycle is how many requests are looked at once; more are refused.
 	maxLifecycle = 8
 )
 
@@ -31,13 +31,13 @@ func (a *Agent) serveLifecycle(ctx context.Context, l link.Listener, on func(pro
 			})
 		default:
 			a.log.Warn("guest agent: too many lifecycle requests at once, refusing one")
-			_ = st.Close() //nolint:errcheck // never fails
+			_ = st.Close()
 		}
 	}
 }
 
 func (a *Agent) answerLifecycle(st link.Stream, on func(proto.LifecycleRequest) proto.LifecycleReply) {
-	defer st.Close() //nolint:errcheck // never fails
+	defer st.Close()
 	if err := st.SetDeadline(time.Now().Add(lifecycleTimeout)); err != nil {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -62,7 +63,7 @@ func sendGreeting(w *wire, nonce [16]byte, acked, done <-chan struct{}) {
 		}
 		select {
 		case <-acked:
-			out, acked = append(hello[:len(hello):len(hello)], control{kindStart, nonce}.encode()...), nil
+			out, acked = append(slices.Clip(hello), control{kindStart, nonce}.encode()...), nil
 			continue
 		case <-done:
 			return

@@ -28,7 +28,7 @@ func newSerialPort(t *testing.T) serialPort {
 // borrowed is a host's use of the port: closing it leaves the port open.
 type borrowed struct{ net.Conn }
 
-func (b borrowed) Close() error { return b.Conn.SetDeadline(time.Unix(1, 0)) }
+func (b borrowed) Close() error { return b.SetDeadline(time.Unix(1, 0)) }
 
 func (p serialPort) connect(t *testing.T) Session {
 	t.Helper()
@@ -185,7 +185,7 @@ func TestGarbageAndStaleBytesBeforeTheHandshake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			p := newSerialPort(t)
-			go func() { _, _ = p.Conn.Write(before.toHost) }()
+			go func() { _, _ = p.Write(before.toHost) }()
 			if len(before.toGuest) > 0 {
 				go func() { _, _ = p.host.Write(before.toGuest) }()
 			}

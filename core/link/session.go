@@ -245,7 +245,7 @@ func (s *session) OpenWith(ctx context.Context, header proto.StreamHeader, first
 	case <-ctx.Done():
 		s.spawn(func() {
 			if o := <-opening; o.err == nil {
-				_ = o.stream.Close() //nolint:errcheck // nobody is left to tell
+				_ = o.stream.Close()
 			}
 		})
 		return nil, fmt.Errorf("open stream: %w", context.Cause(ctx))

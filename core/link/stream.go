@@ -180,7 +180,7 @@ func (st *stream) Refuse() {
 func (st *stream) leave(finish func()) {
 	st.dmu.Lock()
 	st.closed.Store(true)
-	_ = st.mux.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // never fails
+	_ = st.mux.SetDeadline(time.Unix(1, 0))
 	st.dmu.Unlock()
 	st.s.conn.flow.wake()
 	if !st.s.spawn(func() {
@@ -189,7 +189,7 @@ func (st *stream) leave(finish func()) {
 			st.s.releaseIncoming()
 		}
 	}) {
-		_ = st.mux.Close() //nolint:errcheck // the session is over
+		_ = st.mux.Close()
 	}
 }
 

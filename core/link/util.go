@@ -17,7 +17,7 @@ const (
 // boundSendBuffer keeps the kernel from queueing much where the carrier lets us.
 func boundSendBuffer(c net.Conn) {
 	if b, ok := c.(interface{ SetWriteBuffer(bytes int) error }); ok {
-		_ = b.SetWriteBuffer(sendBuffer) //nolint:errcheck // only a matter of latency
+		_ = b.SetWriteBuffer(sendBuffer)
 	}
 }
 

@@ -76,7 +76,7 @@ func (w *wire) interrupt() {
 		}
 	}
 	w.closed = true
-	_ = w.carrier.Close() //nolint:errcheck // the carrier is given up; what is left is to stop using it
+	_ = w.carrier.Close()
 }
 
 // rearm makes the carrier usable after interrupt.

@@ -48,17 +48,17 @@ type Listener struct {
 // Listen binds the socket with mode 0600. Its directory must exist unless the path is too long (see Resolve). A socket
 // file that nobody answers on is replaced; ErrInUse when somebody does.
 func Listen(ctx context.Context, path string) (*Listener, error) {
-	real := Resolve(path)
-	if real != path {
-		if err := ownDir(filepath.Dir(real)); err != nil {
+	at := Resolve(path)
+	if at != path {
+		if err := ownDir(filepath.Dir(at)); err != nil {
 			return nil, err
 		}
 	}
-	if err := clear(ctx, real); err != nil {
+	if err := clearAway(ctx, at); err != nil {
 		return nil, err
 	}
 	// Bound under a temporary name and renamed when its mode is right: there is no moment in which others could connect.
-	temp := filepath.Join(filepath.Dir(real), ".s"+strconv.Itoa(os.Getpid())+strconv.FormatInt(time.Now().UnixNano()%1e6, 36))
+	temp := filepath.Join(filepath.Dir(at), ".s"+strconv.Itoa(os.Getpid())+strconv.FormatInt(time.Now().UnixNano()%1e6, 36))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
 	if err != nil {
 		return nil, explain(path, err)
@@ -67,7 +67,7 @@ func Listen(ctx context.Context, path string) (*Listener, error) {
 	if err := os.Chmod(temp, 0o600); err != nil {
 		return nil, errors.Join(explain(path, err), l.Close(), os.Remove(temp))
 	}
-	if err := os.Rename(temp, real); err != nil {
+	if err := os.Rename(temp, at); err != nil {
 		return nil, errors.Join(explain(path, err), l.Close(), os.Remove(temp))
 	}
 	return &Listener{l}, nil
@@ -80,8 +80,8 @@ func explain(path string, err error) error {
 	return fmt.Errorf("listen on %s: %w", path, err)
 }
 
-// clear removes a socket that nobody answers on.
-func clear(ctx context.Context, path string) error {
+// clearAway removes a socket that nobody answers on.
+func clearAway(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

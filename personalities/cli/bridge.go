@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -143,9 +144,13 @@ func (b *bridge) forwardInput() {
 	buf := make([]byte, proto.MaxChunk)
 	for {
 		n, err := b.stdin.Read(buf)
-		leave := b.session && n > 0 && buf[n-1] == detachKey
+		key := -1
+		if b.session {
+			key = bytes.IndexByte(buf[:n], detachKey)
+		}
+		leave := key >= 0
 		if leave {
-			n--
+			n = key
 		}
 		if n > 0 && b.send(proto.KindStdin, buf[:n]) != nil {
 			return // output sees the broken connection too, and says so

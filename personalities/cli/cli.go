@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"capsem/core/client"
 	"capsem/core/entry"
 	"capsem/core/fault"
 	"capsem/core/paths"
@@ -22,8 +21,6 @@ type session struct {
 	env entry.Env
 	// dashed says that the guest's words came after a "--".
 	dashed bool
-	// connected is the client, once a verb needed it.
-	connected *client.Client
 }
 
 // Run is the command line personality.

@@ -59,7 +59,8 @@ func (s *session) cp(ctx context.Context, c *cli.Context) error {
 		job.vm, job.guest, job.local = target[1], target[2], args[0]
 	}
 	if args[0] != "-" && args[1] != "-" {
-		defer s.step(fmt.Sprintf("copying %s to %s", args[0], args[1]))()
+		done := s.step(fmt.Sprintf("copying %s to %s", args[0], args[1]))
+		defer done()
 	}
 	if source != nil {
 		return job.download(ctx)
@@ -168,7 +169,8 @@ func (j *copyJob) save(ctx context.Context, mode fs.FileMode) (err error) {
 	if err == nil {
 		err = errors.Join(f.Chmod(mode), f.Sync())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	err = errors.Join(err, f.Close())
+	if err != nil {
 		return err
 	}
 	if err = os.Rename(f.Name(), j.local); err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (d *diagnosis) report(c check) {
 		}
 	}
 	// A broken stdout shows again at the end, where it is reported.
-	_ = d.s.print(strings.TrimRight(fmt.Sprintf("%s  %-5s  %-22s %s", verdict, c.Where, c.Name, c.Detail), " ") + "\n" + hint)
+	_, _ = io.WriteString(d.s.env.Stdout, strings.TrimRight(fmt.Sprintf("%s  %-5s  %-22s %s", verdict, c.Where, c.Name, c.Detail), " ")+"\n"+hint)
 }
 
 // add reports a check that passes when err is nil, with its fault's hint otherwise.

@@ -136,7 +136,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 // stream scripts an upgraded exec: script gets the request, the frames from the client and the connection.
 func (f *fakeService) stream(id string, script func(req api.ExecRequest, frames *proto.StreamReader, conn net.Conn)) {
-	f.mux.HandleFunc("POST /exec/"+id+"/stream", func(w http.ResponseWriter, r *http.Request) {
+	f.mux.HandleFunc("POST /exec/"+id+"/stream", func(w http.ResponseWriter, _ *http.Request) {
 		conn, rest := f.upgrade(w, api.UpgradeStream)
 		defer conn.Close()
 		frames := proto.NewStreamReader(rest)

@@ -57,9 +57,16 @@ func describe(vm api.SandboxInfo) string {
 		kept = "kept until deleted"
 	}
 	all := []field{
-		{"id", vm.ID}, {"name", vm.Name}, {"status", string(vm.Status)}, {"step", clean(vm.Step)}, {"", ""}, {"kind", kept},
+		{"id", vm.ID},
+		{"name", vm.Name},
+		{"status", string(vm.Status)},
+		{"step", clean(vm.Step)},
+		{"", ""},
+		{"kind", kept},
 		{"size", fmt.Sprintf("%s RAM, %d CPUs, %s disk", gigabytes(vm.RAMMB), vm.CPUs, gigabytes(vm.DiskMB))},
-		{"on disk", byteSize(vm.SizeBytes)}, {"image", vm.Version}, {"created", vm.CreatedAt},
+		{"on disk", byteSize(vm.SizeBytes)},
+		{"image", vm.Version},
+		{"created", vm.CreatedAt},
 	}
 	if lifecycle.Live(vm.Status) {
 		all = append(all, field{"uptime", uptime(vm.UptimeSecs)}, field{"accelerator", vm.Accelerator}, field{"link", vm.Carrier},

@@ -67,7 +67,7 @@ func (in *input) Read(p []byte) (int, error) {
 
 // wait uses select and not poll, which does not know terminals on macOS.
 func (in *input) wait() error {
-	stdin, wake := int(in.file.Fd()), int(in.wake.Fd()) //nolint:gosec // file descriptors are small numbers
+	stdin, wake := int(in.file.Fd()), int(in.wake.Fd())
 	for {
 		var set unix.FdSet
 		set.Set(stdin)

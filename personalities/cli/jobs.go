@@ -108,8 +108,12 @@ func jobTime(j proto.Job, now time.Time) string {
 // showJob prints one job and the end of its output, as it was written.
 func (s *session) showJob(j proto.Job) error {
 	all := []field{
-		{"job", clean(j.ID)}, {"command", clean(j.What)}, {"state", clean(string(j.State))},
-		{"started", time.Unix(0, j.StartedNS).Format(time.RFC3339)}, {"time", jobTime(j, time.Now())}, {"error", clean(j.Error)},
+		{"job", clean(j.ID)},
+		{"command", clean(j.What)},
+		{"state", clean(string(j.State))},
+		{"started", time.Unix(0, j.StartedNS).Format(time.RFC3339)},
+		{"time", jobTime(j, time.Now())},
+		{"error", clean(j.Error)},
 	}
 	if j.Exit != nil {
 		all = append(all, field{"exit code", exitText(j)}, field{"signal", clean(j.Exit.Signal)})

@@ -109,7 +109,7 @@ func (s *screen) waitFor(text string) {
 
 func (s *screen) typing(text string) {
 	s.t.Helper()
-	if _, err := io.WriteString(s.user, text); err != nil {
+	if _, err := s.user.WriteString(text); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // asTerminal returns the file behind a stream when it is a terminal.
 func asTerminal(stream any) (*os.File, bool) {
 	f, ok := stream.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor is a small number
+	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, false
 	}
 	return f, true
@@ -32,7 +32,7 @@ func windowSize(streams ...any) proto.WindowSize {
 		if !ok {
 			continue
 		}
-		cols, rows, err := term.GetSize(int(f.Fd())) //nolint:gosec // a file descriptor is a small number
+		cols, rows, err := term.GetSize(int(f.Fd()))
 		size := proto.WindowSize{Cols: clamp(cols), Rows: clamp(rows)}
 		if err == nil && size.Validate() == nil {
 			return size
@@ -41,7 +41,7 @@ func windowSize(streams ...any) proto.WindowSize {
 	return proto.WindowSize{Cols: 80, Rows: 24}
 }
 
-func clamp(n int) uint16 { return uint16(min(max(n, 0), 4096)) } //nolint:gosec // clamped
+func clamp(n int) uint16 { return uint16(min(max(n, 0), 4096)) }
 
 // rawMode turns the terminal's own line editing, echo and signals off, so that every key reaches the guest. The function
 // it returns puts the terminal back; it may be called more than once, from any goroutine.
@@ -50,7 +50,7 @@ func rawMode(stdin io.Reader) (restore func(), err error) {
 	if !ok {
 		return func() {}, nil
 	}
-	fd := int(f.Fd()) //nolint:gosec // a file descriptor is a small number
+	fd := int(f.Fd())
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "cannot set the terminal to raw mode: %s", err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 )
 
 // errBadArchive is an archive that names something outside the target.
@@ -42,8 +43,8 @@ func unpackTree(r io.Reader, root *os.Root) error {
 			return fmt.Errorf("unpack %.200q: %w", name, err)
 		}
 	}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := root.Chmod(dirs[i].name, dirs[i].mode); err != nil {
+	for _, dir := range slices.Backward(dirs) {
+		if err := root.Chmod(dir.name, dir.mode); err != nil {
 			return fmt.Errorf("unpack: %w", err)
 		}
 	}

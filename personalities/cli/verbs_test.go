@@ -24,7 +24,8 @@ func TestEachVerbIsOneCallAndItsAnswer(t *testing.T) {
 	}{
 		"create": {"POST /provision", api.ProvisionReply{ID: "ab12"}, "POST /provision {}", "ab12\n"},
 		"create -n dev --ram 1.5G --cpu 2 --disk 8 -e A=1,2 -e FROM_HOST": {
-			"POST /provision", api.ProvisionReply{ID: "dev"},
+			"POST /provision",
+			api.ProvisionReply{ID: "dev"},
 			`POST /provision {"name":"dev","ram_mb":1536,"cpus":2,"disk_mb":8192,"persistent":true,"env":{"A":"1,2","FROM_HOST":"yes"}}`, "dev\n",
 		},
 		"resume dev":      {"POST /resume/dev", api.ProvisionReply{ID: "dev"}, "POST /resume/dev", "dev\n"},
@@ -38,7 +39,9 @@ func TestEachVerbIsOneCallAndItsAnswer(t *testing.T) {
 			"POST /purge", api.PurgeReply{Purged: 2, EphemeralPurged: 2}, `POST /purge {"all":false}`, "destroyed 2 temporary and 0 named VMs\n",
 		},
 		"purge --all -y": {
-			"POST /purge", api.PurgeReply{Purged: 3, EphemeralPurged: 2, PersistentPurged: 1}, `POST /purge {"all":true}`,
+			"POST /purge",
+			api.PurgeReply{Purged: 3, EphemeralPurged: 2, PersistentPurged: 1},
+			`POST /purge {"all":true}`,
 			"destroyed 2 temporary and 1 named VMs\n",
 		},
 		"logs dev --tail 5":      {"GET /logs/dev", api.LogsReply{Logs: "a\nb\n"}, "GET /logs/dev?tail=5", "a\nb\n"},
@@ -101,10 +104,10 @@ func TestListShowsTheLastWordOfADeadVMWithoutItsEscapes(t *testing.T) {
 	r := f.capsem(nil, "list")
 	want := `ID    NAME  STATUS   RAM     CPUs  UPTIME
 ab12  -     Running  2 GB    2     1h 05m
-dev   dev   Defunct  512 MB  1     -
+dev   Defunct  512 MB  1     -
   last log line: [2Jlast words
   capsem resume dev starts it again; capsem logs dev tells more
-old   old   Stopped  1.5 GB  8     -
+old   Stopped  1.5 GB  8     -
 `
 	if r.stdout != want || r.code != 0 {
 		t.Errorf("code %d\n%s\nwant\n%s", r.code, r.stdout, want)

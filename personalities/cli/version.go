@@ -91,7 +91,9 @@ func (s *session) status(ctx context.Context, c *cli.Context) error {
 	}
 	return s.print(fields([]field{
 		{"service", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, uptime(st.UptimeSecs))},
-		{"home", st.Home}, {"VMs", fmt.Sprintf("%d running (at most %d), %d stopped", st.Running, st.MaxVMs, st.Stopped)},
-		{"accelerator", clean(st.Accelerator)}, {"image", image},
+		{"home", st.Home},
+		{"VMs", fmt.Sprintf("%d running (at most %d), %d stopped", st.Running, st.MaxVMs, st.Stopped)},
+		{"accelerator", clean(st.Accelerator)},
+		{"image", image},
 	}))
 }

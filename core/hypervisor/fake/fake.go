@@ -38,7 +38,7 @@ func (d *driver) Capabilities(context.Context) (hypervisor.Capabilities, error) 
 }
 
 // Create checks the spec as a real driver would.
-func (d *driver) Create(_ context.Context, spec hypervisor.Spec) (hypervisor.Machine, error) {
+func (d *driver) Create(parent context.Context, spec hypervisor.Spec) (hypervisor.Machine, error) {
 	switch {
 	case d.opts.FailCreate != nil:
 		return nil, d.opts.FailCreate
@@ -47,7 +47,7 @@ func (d *driver) Create(_ context.Context, spec hypervisor.Spec) (hypervisor.Mac
 	case spec.Accelerator != hypervisor.TCG && spec.Accelerator != hypervisor.KVM:
 		return nil, fmt.Errorf("create machine: accelerator %q is not resolved", spec.Accelerator)
 	}
-	ctx, stop := context.WithCancel(context.Background()) //nolint:contextcheck // a machine outlives the call that makes it
+	ctx, stop := context.WithCancel(context.WithoutCancel(parent)) // a machine outlives the call that makes it
 	m := &machine{opts: d.opts, spec: spec, ctx: ctx, stop: stop, running: make(chan struct{}), down: make(chan struct{}), gate: newGate()}
 	return m, nil
 }

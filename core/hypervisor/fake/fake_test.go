@@ -59,9 +59,13 @@ func (g guest) say(ctx context.Context, word string) error {
 	}
 }
 
-func (g guest) PowerOff(ctx context.Context) error { return g.say(ctx, string(hypervisor.GuestPoweroff)) }
-func (g guest) Reboot(ctx context.Context) error   { return g.say(ctx, string(hypervisor.GuestReboot)) }
-func (g guest) Crash(ctx context.Context) error    { return g.say(ctx, string(hypervisor.GuestPanic)) }
+func (g guest) PowerOff(ctx context.Context) error {
+	return g.say(ctx, string(hypervisor.GuestPoweroff))
+}
+
+func (g guest) Reboot(ctx context.Context) error { return g.say(ctx, string(hypervisor.GuestReboot)) }
+
+func (g guest) Crash(ctx context.Context) error { return g.say(ctx, string(hypervisor.GuestPanic)) }
 
 func (g guest) Ping(ctx context.Context) error {
 	if err := g.say(ctx, "ping"); err != nil {

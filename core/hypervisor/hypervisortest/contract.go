@@ -39,12 +39,12 @@ type Guest interface {
 }
 
 // Contract runs the contract. Machines that boot a real guest are few: each subtest uses one.
-func Contract(t *testing.T, make func(t *testing.T) Driver) {
-	t.Run("a machine that is never started ends with Kill", func(t *testing.T) { unstarted(t, make(t)) })
-	t.Run("a guest answers, pauses, goes on, survives a new carrier, and powers off", func(t *testing.T) { life(t, make(t)) })
-	t.Run("a reboot from inside is told apart", func(t *testing.T) { ends(t, make(t), Guest.Reboot, hypervisor.GuestReboot) })
-	t.Run("a panic is told apart", func(t *testing.T) { ends(t, make(t), Guest.Crash, hypervisor.GuestPanic) })
-	t.Run("a spec without a kernel or a resolved accelerator is refused", func(t *testing.T) { refused(t, make(t)) })
+func Contract(t *testing.T, driver func(t *testing.T) Driver) {
+	t.Run("a machine that is never started ends with Kill", func(t *testing.T) { unstarted(t, driver(t)) })
+	t.Run("a guest answers, pauses, goes on, survives a new carrier, and powers off", func(t *testing.T) { life(t, driver(t)) })
+	t.Run("a reboot from inside is told apart", func(t *testing.T) { ends(t, driver(t), Guest.Reboot, hypervisor.GuestReboot) })
+	t.Run("a panic is told apart", func(t *testing.T) { ends(t, driver(t), Guest.Crash, hypervisor.GuestPanic) })
+	t.Run("a spec without a kernel or a resolved accelerator is refused", func(t *testing.T) { refused(t, driver(t)) })
 }
 
 type running struct {

@@ -156,7 +156,7 @@ func check(s hypervisor.Spec) error {
 // closeAll closes files that were only needed until QEMU had them.
 func closeAll[C io.Closer](files []C) {
 	for _, f := range files {
-		_ = f.Close() //nolint:errcheck // our copies; QEMU has its own
+		_ = f.Close()
 	}
 }
 

@@ -143,7 +143,7 @@ func (m *machine) supervise(console net.Conn, log *os.File) {
 	m.link.shut()
 	wg.Wait() // both are read to their ends, which the end of the process is
 	closeAll([]net.Conn{console, m.monitor.conn})
-	_ = closeLog(log) //nolint:errcheck // what could be logged is
+	_ = closeLog(log)
 	m.exit = m.verdict(state)
 	m.log.Info("machine is down", "reason", m.exit.Reason, "detail", m.exit.Detail)
 	close(m.down)

@@ -117,7 +117,7 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 	case <-m.done:
 		return nil, errors.New("ask QEMU: it is gone")
 	case <-timer.C:
-		_ = m.conn.Close() //nolint:errcheck // a late answer must not be taken for the next one's
+		_ = m.conn.Close()
 		return nil, errors.New("ask QEMU: no answer")
 	}
 }

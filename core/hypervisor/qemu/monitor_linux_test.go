@@ -99,7 +99,7 @@ func TestAFloodOfEventsIsDroppedNotGathered(t *testing.T) {
 func FuzzMonitor(f *testing.F) {
 	f.Add([]byte(greeting + "{\"return\":{}}\n"))
 	f.Add([]byte(greeting + "{\"event\":\"SHUTDOWN\",\"data\":{\"reason\":7}}\n{\"error\":{}}\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(_ *testing.T, text []byte) {
 		ours, theirs := net.Pipe()
 		go func() {
 			go func() { _, _ = io.Copy(io.Discard, theirs) }()

@@ -101,21 +101,21 @@ func identity(program string) (string, error) {
 	if err := unix.Uname(&u); err != nil {
 		return "", fmt.Errorf("name kernel: %w", err)
 	}
-	real, err := filepath.EvalSymlinks(program)
+	path, err := filepath.EvalSymlinks(program)
 	if err != nil {
 		return "", fmt.Errorf("find QEMU: %w", err)
 	}
-	info, err := os.Stat(real)
+	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("find QEMU: %w", err)
 	}
 	device := "no /dev/kvm"
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-		_ = f.Close() //nolint:errcheck // only tried
+		_ = f.Close()
 		device = "/dev/kvm"
 	}
 	return strings.Join([]string{
-		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), real,
+		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), path,
 		fmt.Sprint(info.Size(), info.ModTime().UnixNano()), device,
 	}, "; "), nil
 }

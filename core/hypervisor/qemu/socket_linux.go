@@ -39,7 +39,7 @@ func sockets() (ours []net.Conn, theirs ends, err error) {
 			closeAll(ours)
 			for _, f := range theirs.all() {
 				if f != nil {
-					_ = f.Close() //nolint:errcheck // the error matters more
+					_ = f.Close()
 				}
 			}
 			return nil, ends{}, fmt.Errorf("make sockets for QEMU: %w", err)
@@ -88,7 +88,7 @@ func newLinkPort(conn net.Conn) *linkPort {
 func (p *linkPort) shut() {
 	p.once.Do(func() {
 		close(p.gone)
-		_ = p.conn.Close() //nolint:errcheck // its other end is gone
+		_ = p.conn.Close()
 	})
 }
 
@@ -197,7 +197,7 @@ func (b *borrowed) Close() error {
 	default:
 	}
 	close(b.ended)
-	_ = b.Conn.SetDeadline(pastDeadline) //nolint:errcheck // it fails only when QEMU is gone
+	_ = b.Conn.SetDeadline(pastDeadline)
 	b.mu.Unlock()
 	b.busy.Wait()
 	b.port.free <- struct{}{}

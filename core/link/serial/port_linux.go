@@ -42,7 +42,7 @@ func openNode(node string, mode int) (*Port, error) {
 		err = file.SetDeadline(time.Time{}) // fails when the kernel cannot poll the file
 	}
 	if err != nil {
-		_ = file.Close() //nolint:errcheck // the first error says more
+		_ = file.Close()
 		return nil, fmt.Errorf("open serial port: %w", err)
 	}
 	return &Port{file: file, raw: raw}, nil
@@ -60,7 +60,7 @@ func (p *Port) Read(b []byte) (int, error) {
 	err := p.raw.Read(func(fd uintptr) bool {
 		p.attempts.Add(1)
 		for {
-			n, failed = unix.Read(int(fd), b) //nolint:gosec // a file descriptor fits
+			n, failed = unix.Read(int(fd), b)
 			if failed != unix.EINTR {
 				break
 			}

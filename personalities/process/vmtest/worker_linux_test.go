@@ -41,9 +41,9 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, fault.Line(err))
 		}
-		os.Exit(fault.ExitCode(err)) //nolint:forbidigo // this is a main
+		os.Exit(fault.ExitCode(err))
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // this is a main
+	os.Exit(m.Run())
 }
 
 // vm is a VM with its worker.
