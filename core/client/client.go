@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"capsem/core/api"
 	"capsem/core/buildinfo"
@@ -37,11 +38,13 @@ type Client struct {
 	home paths.Home
 	opts Options
 	http *http.Client
+	// wait bounds EnsureService.
+	wait time.Duration
 }
 
 // New returns a client; nothing is connected yet.
 func New(home paths.Home, opts Options) *Client {
-	c := &Client{home: home, opts: opts}
+	c := &Client{home: home, opts: opts, wait: startTime}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 		DisableCompression:  true,

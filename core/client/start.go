@@ -29,21 +29,26 @@ var passed = []string{
 // EnsureService starts the service unless it answers, and waits until it does. It outlives this process. When several
 // clients do so at once, one service stays and all of them get it.
 func (c *Client) EnsureService(ctx context.Context) error {
-	_, err := c.Version(ctx)
+	bounded, cancel := context.WithTimeoutCause(ctx, c.wait, errors.New("it did not answer in time"))
+	defer cancel()
+	_, err := c.Version(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return fault.Wrap(err, fault.Unavailable, "the capsem service runs but does not answer").
+			WithHint("see %s, or end it and try again", c.home.ServiceLog())
+	}
 	if err == nil || !fault.Is(err, fault.Unavailable) {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTime, errors.New("it did not answer in time"))
-	defer cancel()
-	ended, err := c.start(ctx)
+	b, err := c.start(bounded)
 	if err != nil {
 		return err
 	}
-	return c.await(ctx, ended)
+	return c.await(bounded, b)
 }
 
 // await asks again and again until the service answers, or ends without having answered.
-func (c *Client) await(ctx context.Context, ended <-chan error) error {
+func (c *Client) await(ctx context.Context, b *birth) error {
+	ended := b.ended
 	pause := 2 * time.Millisecond
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -53,7 +58,7 @@ func (c *Client) await(ctx context.Context, ended <-chan error) error {
 		case err := <-ended:
 			// A second service ends at once with success when the first is there; the first may still be starting.
 			if err != nil {
-				return fault.Wrap(err, fault.Unavailable, "the capsem service did not start: %s", c.lastWord(err)).
+				return fault.Wrap(err, fault.Unavailable, "the capsem service did not start: %s", c.lastWord(err, b.logFrom)).
 					WithHint("see %s", c.home.ServiceLog())
 			}
 			ended = nil
@@ -70,8 +75,16 @@ func (c *Client) await(ctx context.Context, ended <-chan error) error {
 	}
 }
 
-// start runs the service in a session of its own. The channel brings how it ended, while this process lives.
-func (c *Client) start(ctx context.Context) (<-chan error, error) {
+// birth is a service that was started.
+type birth struct {
+	// ended brings how it ended, while this process lives.
+	ended <-chan error
+	// logFrom is how long the log was before, in bytes.
+	logFrom int64
+}
+
+// start runs the service in a session of its own.
+func (c *Client) start(ctx context.Context) (*birth, error) {
 	program := c.opts.Executable
 	if program == "" {
 		var err error
@@ -87,6 +100,10 @@ func (c *Client) start(ctx context.Context) (<-chan error, error) {
 		return nil, c.cannot(err)
 	}
 	defer log.Close()
+	before, err := log.Stat()
+	if err != nil {
+		return nil, c.cannot(err)
+	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program)
 	cmd.Args = []string{serviceName}
 	cmd.Dir, cmd.Env = "/", c.environment()
@@ -97,7 +114,7 @@ func (c *Client) start(ctx context.Context) (<-chan error, error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // ends with the service, or with this process
-	return ended, nil
+	return &birth{ended: ended, logFrom: before.Size()}, nil
 }
 
 func (c *Client) cannot(err error) error {
@@ -122,20 +139,22 @@ func (c *Client) environment() []string {
 	return env
 }
 
-// lastWord is the last line of the service's log, which says why it ended.
-func (c *Client) lastWord(err error) string {
+// lastWord is the last line that the log got beyond from, which says why the service ended.
+func (c *Client) lastWord(err error, from int64) string {
 	f, openErr := os.Open(c.home.ServiceLog())
 	if openErr != nil {
 		return err.Error()
 	}
 	defer f.Close()
 	const tail = 2048
-	if info, statErr := f.Stat(); statErr == nil && info.Size() > tail {
-		if _, seekErr := f.Seek(-tail, io.SeekEnd); seekErr != nil {
-			return err.Error()
-		}
+	info, statErr := f.Stat()
+	if statErr != nil {
+		return err.Error()
 	}
-	text, readErr := io.ReadAll(io.LimitReader(f, tail))
+	if info.Size() < from { // somebody has begun a new one
+		from = 0
+	}
+	text, readErr := io.ReadAll(io.NewSectionReader(f, max(from, info.Size()-tail), tail))
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if last := lines[len(lines)-1]; readErr == nil && last != "" {
 		return strings.TrimPrefix(last, "capsem: ")

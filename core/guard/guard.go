@@ -45,7 +45,7 @@ func try(path string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = exclusive(int(f.Fd()))
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, ErrHeld), f.Close())
 	}
@@ -60,6 +60,23 @@ func try(path string) (*Lock, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	return &Lock{file: f, path: path}, nil
+}
+
+// exclusive takes the lock, or fails with EWOULDBLOCK when it is held. Holder takes it shared for a moment: that holds
+// nothing, and whoever only looks must not be taken for an owner.
+func exclusive(fd int) error {
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err //nolint:wrapcheck // try does
+		}
+		if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); err != nil {
+			return err //nolint:wrapcheck // try does
+		}
+		if err := unix.Flock(fd, unix.LOCK_UN); err != nil {
+			return err //nolint:wrapcheck // try does
+		}
+	}
 }
 
 func same(f *os.File, path string) bool {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -81,5 +82,37 @@ func TestASymlinkIsNoLock(t *testing.T) {
 	}
 	if _, err := Acquire(filepath.Join(dir, "l")); err == nil {
 		t.Error("a symlink was locked")
+	}
+}
+
+func TestWhoeverOnlyLooksDoesNotKeepOthersFromTheLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _, _ = Holder(path)
+			}
+		}
+	})
+	failed := 0
+	for range 2000 {
+		l, err := Acquire(path)
+		if err != nil {
+			failed++
+			continue
+		}
+		if err := l.file.Close(); err != nil { // the file stays, as after a kill
+			t.Error(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if failed > 0 {
+		t.Errorf("%d of 2000 found the lock held while nobody had it", failed)
 	}
 }

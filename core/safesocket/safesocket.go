@@ -96,6 +96,13 @@ func clearAway(ctx context.Context, path string) error {
 	if err == nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w", path, ErrInUse), conn.Close())
 	}
+	if errors.Is(err, syscall.EAGAIN) { // its queue is full: somebody listens
+		return fmt.Errorf("listen on %s: %w", path, ErrInUse)
+	}
+	// Anything but a refusal (ctx has ended, no permission, no descriptors) does not say that nobody is there.
+	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("listen: %w", err)
 	}

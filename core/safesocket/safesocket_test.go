@@ -1,6 +1,7 @@
 package safesocket
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -151,4 +152,24 @@ func TestOnlyTheSameUserIsServed(t *testing.T) {
 	if len(accepted) != 0 {
 		t.Error("a stranger's connection was accepted")
 	}
+}
+
+func TestListenThatIsCutShortLeavesALiveSocketAlone(t *testing.T) {
+	path := filepath.Join(home(t), "s.sock")
+	l, err := Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if second, err := Listen(ctx, path); err == nil {
+		_ = second.Close()
+		t.Error("a cancelled Listen took the place of a socket in use")
+	}
+	conn, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatalf("the socket is gone: %v", err)
+	}
+	_ = conn.Close()
 }
