@@ -18,7 +18,7 @@ import (
 
 func (s *session) assetsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "assets", Category: groupService, Usage: "build, status, verify: guest images", UsageText: "assets build|status|verify",
+		Name: "assets", Category: groupService, Usage: "guest images", UsageText: "assets build|status|verify",
 		Description: "Guest images are made here, from recipes, and checked before each boot.",
 		Subcommands: []*cli.Command{
 			{

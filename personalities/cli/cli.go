@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os/signal"
 	"strings"
@@ -43,8 +44,8 @@ func asVerb(cmd *cli.Command, err error) error {
 	if err == nil || cmd == nil || guestAfter(cmd) < 0 {
 		return err
 	}
-	if code := fault.ExitCode(err); code != fault.ExitFailure {
-		return err
+	if _, theirs := errors.AsType[*fault.Exit](err); theirs || fault.ExitCode(err) != fault.ExitFailure {
+		return err // the guest's own code, also when it is 1
 	}
 	return &fault.Exit{Status: fault.ExitCapsem, Err: err}
 }

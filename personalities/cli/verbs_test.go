@@ -102,12 +102,13 @@ func TestListShowsTheLastWordOfADeadVMWithoutItsEscapes(t *testing.T) {
 		{ID: "old", Name: "old", Persistent: true, Status: lifecycle.Stopped, RAMMB: 1536, CPUs: 8},
 	}})
 	r := f.capsem(nil, "list")
+	//nolint:dupword // a named VM's id is its name
 	want := `ID    NAME  STATUS   RAM     CPUs  UPTIME
 ab12  -     Running  2 GB    2     1h 05m
-dev   Defunct  512 MB  1     -
+dev   dev   Defunct  512 MB  1     -
   last log line: [2Jlast words
   capsem resume dev starts it again; capsem logs dev tells more
-old   Stopped  1.5 GB  8     -
+old   old   Stopped  1.5 GB  8     -
 `
 	if r.stdout != want || r.code != 0 {
 		t.Errorf("code %d\n%s\nwant\n%s", r.code, r.stdout, want)
