@@ -18,6 +18,8 @@ type signals struct {
 	in     chan os.Signal
 	cancel context.CancelFunc
 	taken  chan struct{}
+	// early is the last signal that ended ctx; it belongs to the goroutine until taken is closed and wg has waited.
+	early os.Signal
 	once   sync.Once
 	wg     sync.WaitGroup
 }
@@ -35,6 +37,7 @@ func watchSignals(ctx context.Context) *signals {
 				return
 			case sig := <-s.in:
 				if sig != syscall.SIGPIPE && sig != syscall.SIGWINCH {
+					s.early = sig
 					s.cancel()
 				}
 			}
@@ -43,10 +46,19 @@ func watchSignals(ctx context.Context) *signals {
 	return s
 }
 
-// take hands the signals over to the caller.
+// take hands the signals over to the caller. One that came just before, when what it was to end had already succeeded, is
+// the first that the caller gets.
 func (s *signals) take() <-chan os.Signal {
-	s.once.Do(func() { close(s.taken) })
-	s.wg.Wait()
+	s.once.Do(func() {
+		close(s.taken)
+		s.wg.Wait()
+		if s.early != nil {
+			select {
+			case s.in <- s.early:
+			default: // 16 others wait already
+			}
+		}
+	})
 	return s.in
 }
 
