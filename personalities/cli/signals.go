@@ -20,8 +20,8 @@ type signals struct {
 	taken  chan struct{}
 	// early is the last signal that ended ctx; it belongs to the goroutine until taken is closed and wg has waited.
 	early os.Signal
-	once   sync.Once
-	wg     sync.WaitGroup
+	once  sync.Once
+	wg    sync.WaitGroup
 }
 
 // watchSignals begins. SIGPIPE is among them, so that a broken stdout is an error of the write that meets it and not the
