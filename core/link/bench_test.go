@@ -146,7 +146,7 @@ func (c *narrow) Write(p []byte) (int, error) {
 		c.next = now
 	}
 	c.next = c.next.Add(time.Duration(len(p)) * time.Second / time.Duration(c.perSecond))
-	time.Sleep(time.Until(c.next.Add(-time.Millisecond)))
+	<-time.After(time.Until(c.next.Add(-time.Millisecond)))
 	return c.Conn.Write(p)
 }
 

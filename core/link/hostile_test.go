@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,14 +140,24 @@ func TestMoreThanTheWindowEndsTheSession(t *testing.T) {
 	st := open(t, guest, proto.PortNetwork)
 	accept(t, l)
 	conn, id := guest.(*session).conn, st.(*stream).mux.StreamID()
-	for range 2 << 20 / maxFrameBody { // what was read before gives some of the window back
-		if _, err := conn.w.carrier.Write(record(dataFrame(id, make([]byte, maxFrameBody)), conn.ownTag)); err != nil {
-			break
-		}
+	conn.w.interrupt() // the guest's own reader stops: it would end over confirmations of what is written past it
+	<-guest.Done()
+	if err := g.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
 	}
+	var sending sync.WaitGroup
+	sending.Go(func() { // until the host takes no more: what was read before gives some of the window back
+		for range 2 << 20 / maxFrameBody {
+			if _, err := conn.w.carrier.Write(record(dataFrame(id, make([]byte, maxFrameBody)), conn.ownTag)); err != nil {
+				return
+			}
+		}
+	})
 	if err := ended(t, host); !errors.Is(err, ErrSessionEnded) {
 		t.Errorf("ended with %v", err)
 	}
+	_ = g.SetDeadline(time.Unix(1, 0))
+	sending.Wait()
 }
 
 // A peer that sends what costs answers and never reads them must not make this side gather them.

@@ -181,12 +181,14 @@ func (s *session) watch() {
 	cause := s.conn.why()
 	s.mu.Lock()
 	s.closing = true
-	if s.err == nil && errors.Is(cause, io.EOF) {
+	switch {
+	case s.err != nil:
+	case errors.Is(cause, io.EOF):
 		// Not wrapped: a lost session must never look like the clean end of a stream.
 		s.err = fmt.Errorf("%w: the carrier was closed", ErrSessionEnded)
-	} else if s.err == nil && cause != nil {
+	case cause != nil:
 		s.err = fmt.Errorf("%w: %w", ErrSessionEnded, cause)
-	} else if s.err == nil {
+	default:
 		s.err = ErrSessionEnded
 	}
 	s.mu.Unlock()

@@ -134,7 +134,7 @@ func TestRefusedStreams(t *testing.T) {
 	t.Run("the listener was closed with streams waiting", func(t *testing.T) {
 		st := open(t, host, proto.PortExec)
 		for len(l.(*listener).queue) == 0 {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		closeAll(t, l)
 		if _, err := st.Read(make([]byte, 1)); !errors.Is(err, ErrRefused) {
@@ -153,7 +153,7 @@ func TestAListenerThatComesALittleLateGetsItsStreams(t *testing.T) {
 	st := open(t, host, proto.PortExec)
 	_, _ = st.Write([]byte("early"))
 	for guest.(*session).mux.NumStreams() == 0 {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	in := accept(t, listen(t, guest, proto.PortExec))
 	got := make([]byte, 5)

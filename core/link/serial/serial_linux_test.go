@@ -92,7 +92,7 @@ func TestReadOutlivesItsWritersAndWaitsWithoutSpinning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // long enough for a spinning reader to try thousands of times
+	<-time.After(50 * time.Millisecond) // long enough for a spinning reader to try thousands of times
 	if n := p.attempts.Load(); n > 30 {
 		t.Errorf("%d read calls for 3 messages", n)
 	}
