@@ -42,6 +42,8 @@ var benchmarks = []benchmark{
 	{"start", (*bench).start},
 	{"memory", (*bench).memory},
 	{"exec", (*bench).execRoundTrip},
+	{"cold", (*bench).cold},
+	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 }
 
