@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"capsem/core/buildinfo"
+	"capsem/core/guest/environ"
 	"capsem/core/guest/stage"
 	"capsem/core/proto"
 )
@@ -73,7 +74,9 @@ func (c *control) configure(cfg proto.BootConfig) error {
 	for _, f := range failed {
 		c.failed = append(c.failed, stage.Plain(f))
 	}
-	env := map[string]string{"CAPSEM_VM_ID": cfg.ID}
+	env := map[string]string{}
+	maps.Copy(env, environ.Image("/etc/environment"))
+	env["CAPSEM_VM_ID"] = cfg.ID
 	if cfg.Name != "" {
 		env["CAPSEM_VM_NAME"] = cfg.Name
 	}
