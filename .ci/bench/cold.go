@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"capsem/core/api"
 )
 
 // cold compares a whole "capsem run true", and a VM up to its first answer, with the same guest under bare QEMU.
@@ -67,5 +66,5 @@ func (b *bench) firstAnswer(ctx context.Context) (time.Duration, error) {
 func (b *bench) dropVM(ctx context.Context) error {
 	id := b.vmID
 	b.vmID = ""
-	return b.api.call(ctx, http.MethodDelete, "/delete/"+id, nil, (*api.Success)(nil))
+	return b.api.call(ctx, http.MethodDelete, "/delete/"+id, nil, nil)
 }
