@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"time"
-
 )
 
 // cold compares a whole "capsem run true", and a VM up to its first answer, with the same guest under bare QEMU.
