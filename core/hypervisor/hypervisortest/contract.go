@@ -151,6 +151,9 @@ func life(t *testing.T, d Driver) {
 	if exit, err := m.Wait(ctx); err != nil || exit.Reason != hypervisor.GuestPoweroff {
 		t.Errorf("it ended as %+v, %v", exit, err)
 	}
+	if err := m.Start(ctx); !errors.Is(err, hypervisor.ErrGone) {
+		t.Errorf("Start of a machine that has run and is down: %v", err)
+	}
 	_ = guest.Close() // gone with the machine
 }
 

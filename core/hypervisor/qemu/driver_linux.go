@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 
 	"capsem/core/fault"
 	"capsem/core/hypervisor"
@@ -169,6 +170,18 @@ func title(name string) string {
 		}
 	}
 	return "capsem-" + string(clean[:min(len(clean), 40)])
+}
+
+// credential is who QEMU runs as: nobody else than us unless we are root and a user is given.
+func credential(uid, gid uint32, accelerator hypervisor.Accelerator) *syscall.Credential {
+	if uid == 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	cred := &syscall.Credential{Uid: uid, Gid: gid}
+	if group, needed := kvmGroup(); needed && accelerator == hypervisor.KVM {
+		cred.Groups = []uint32{group}
+	}
+	return cred
 }
 
 // kvmGroup returns the group that may open /dev/kvm, when everybody may not.

@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/digitalocean/go-qemu/qmp/raw"
-	"golang.org/x/sys/unix"
 
 	"capsem/core/hypervisor"
 )
@@ -93,13 +92,7 @@ func (m *machine) process(program string, line *command) *exec.Cmd {
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.ExtraFiles, cmd.Stderr = line.files, &m.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if m.spec.UID != 0 && os.Geteuid() == 0 {
-		cred := &syscall.Credential{Uid: m.spec.UID, Gid: m.spec.GID}
-		if gid, needed := kvmGroup(); needed && m.spec.Accelerator == hypervisor.KVM {
-			cred.Groups = []uint32{gid}
-		}
-		cmd.SysProcAttr.Credential = cred
-	}
+	cmd.SysProcAttr.Credential = credential(m.spec.UID, m.spec.GID, m.spec.Accelerator)
 	return cmd
 }
 
@@ -199,8 +192,8 @@ func (m *machine) verdict(state string) hypervisor.Exit {
 func (m *machine) end(reason hypervisor.ExitReason) {
 	m.killed.Do(func() {
 		m.because(reason)
-		// The process is ours and not reaped before supervise has seen its end; a kill of a dead one is no error.
-		_ = unix.Kill(m.cmd.Process.Pid, unix.SIGKILL)
+		// Not by number: supervise may have reaped the process, and the number be another's. A dead one is no error.
+		_ = m.cmd.Process.Kill()
 	})
 }
 
@@ -233,7 +226,12 @@ func (m *machine) run(ctx context.Context, what string, f func() error) error {
 func (m *machine) Start(ctx context.Context) error {
 	err := errors.New("start machine: it was started before")
 	m.started.Do(func() { err = m.run(ctx, "start", m.qmp.Cont) })
-	return err
+	select {
+	case <-m.down:
+		return hypervisor.ErrGone
+	default:
+		return err
+	}
 }
 
 // Pause stops the virtual CPUs.

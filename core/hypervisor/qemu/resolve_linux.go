@@ -111,8 +111,12 @@ func identity(program string) (string, error) {
 	}
 	device := "no /dev/kvm"
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-		_ = f.Close()
 		device = "/dev/kvm"
+		if info, err := f.Stat(); err == nil {
+			group, _ := groupOf(info)
+			device = fmt.Sprintf("/dev/kvm %s %d", info.Mode().Perm(), group)
+		}
+		_ = f.Close()
 	}
 	return strings.Join([]string{
 		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), path,
