@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -220,21 +219,17 @@ func outcome(now view, l *life, wanted bool) (lifecycle.State, string) {
 
 // clearInstance removes what a worker that ended without doing so left behind.
 func (s *Service) clearInstance(instance string) {
-	_, held, err := guard.Holder(s.opts.Home.InstanceLock(instance))
-	if err != nil || held {
+	// Taken, not only looked at: a worker that starts meanwhile must not be left with a lock whose file is gone.
+	lock, err := guard.Acquire(s.opts.Home.InstanceLock(instance))
+	if errors.Is(err, guard.ErrHeld) {
 		return
 	}
-	err = errors.Join(safesocket.Remove(s.opts.Home.InstanceSocket(instance)), removeIfThere(s.opts.Home.InstanceLock(instance)))
+	if err == nil {
+		err = errors.Join(safesocket.Remove(s.opts.Home.InstanceSocket(instance)), lock.Release())
+	}
 	if err != nil {
 		s.log.Warn("cannot remove what a worker left", "instance", instance, "error", err)
 	}
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err //nolint:wrapcheck // names the file
-	}
-	return nil
 }
 
 // endLife asks a worker to end, waits until that has been dealt with, and uses force after grace.
