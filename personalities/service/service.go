@@ -64,7 +64,10 @@ func runWith(ctx context.Context, env entry.Env, of parts) error {
 	}
 	lock, err := guard.Acquire(home.ServiceLock())
 	if errors.Is(err, guard.ErrHeld) {
-		return another(ctx, env, home)
+		lock, err = another(ctx, env, home)
+		if lock == nil {
+			return err
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start service: %w", err)

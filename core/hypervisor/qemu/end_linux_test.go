@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"log/slog"
-	"net"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -26,7 +25,7 @@ func ended(t *testing.T) *machine {
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m.supervise(net.Conn(ours[1]), nil)
+	m.supervise(ours[1], nil)
 	return m
 }
 
