@@ -39,7 +39,12 @@ func (s *Service) giveUp(ctx context.Context, v *vm, why error) error {
 		return nil
 	}
 	s.log.Info("giving up a VM that is starting", "vm", w.spec.ID, "error", why)
-	err := s.end(context.WithoutCancel(ctx), v, true)
+	err := s.end(context.WithoutCancel(ctx), v, func(w view) (destroy bool, err error) {
+		if w.spec.Name != "" {
+			return false, fault.New(fault.NotFound, "VM %s was named meanwhile", w.spec.Name)
+		}
+		return true, nil
+	})
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}

@@ -29,8 +29,12 @@ func (s *Service) Stop(ctx context.Context, id string) (api.StopReply, error) {
 	if err != nil {
 		return api.StopReply{}, err
 	}
-	named := v.view().spec.Name != ""
-	if err := s.end(ctx, v, !named); err != nil {
+	named := false
+	err = s.end(ctx, v, func(w view) (destroy bool, err error) {
+		named = w.spec.Name != ""
+		return !named, nil
+	})
+	if err != nil {
 		return api.StopReply{}, err
 	}
 	return api.StopReply{Success: true, Persistent: named}, nil
@@ -45,15 +49,25 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 		}
 		return err
 	}
-	return s.end(ctx, v, true)
+	return s.end(ctx, v, func(w view) (destroy bool, err error) {
+		if w.spec.ID != id {
+			return false, fault.New(fault.NotFound, "VM %s is now named %s", id, w.spec.ID).WithHint("capsem delete %s destroys it", w.spec.ID)
+		}
+		return true, nil
+	})
 }
 
-// end takes a VM down, and destroys it if asked.
-func (s *Service) end(ctx context.Context, v *vm, destroy bool) error {
+// end takes a VM down. choose is asked whether to destroy it once nobody else can change it: while this waited, the VM may have
+// been given a name.
+func (s *Service) end(ctx context.Context, v *vm, choose func(w view) (destroy bool, err error)) error {
 	if err := v.take(ctx); err != nil {
 		return err
 	}
 	defer v.give()
+	destroy, err := choose(v.view())
+	if err != nil {
+		return err
+	}
 	return s.endNow(ctx, v, destroy)
 }
 
@@ -200,7 +214,12 @@ func (s *Service) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
 			continue
 		}
 		wg.Go(func() {
-			err := s.end(ctx, v, true)
+			err := s.end(ctx, v, func(w view) (destroy bool, err error) {
+				if w.spec.Name != "" && !all {
+					return false, fault.New(fault.NotFound, "VM %s was named meanwhile", w.spec.Name)
+				}
+				return true, nil
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

@@ -159,6 +159,7 @@ func (s *Service) prepare(w view) error {
 	if err := os.RemoveAll(temp); err != nil {
 		return fmt.Errorf("make VM directory: %w", err)
 	}
+	ours := false // the directory under its name is
 	err := os.Mkdir(temp, 0o700)
 	if err == nil {
 		err = os.Mkdir(temp+"/workspace", 0o700)
@@ -170,6 +171,7 @@ func (s *Service) prepare(w view) error {
 	if err == nil {
 		s.opts.step("name directory")
 		err = os.Rename(temp, w.dir.Dir())
+		ours = err == nil
 	}
 	if err == nil {
 		err = atomicfile.SyncDir(w.dir.Dir() + "/..")
@@ -178,7 +180,11 @@ func (s *Service) prepare(w view) error {
 		err = fault.Wrap(err, fault.NoSpace, "no space left for VM %s", w.spec.ID).WithHint("free some space on that disk")
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(temp), os.RemoveAll(w.dir.Dir()))
+		err = errors.Join(err, os.RemoveAll(temp))
+		if ours { // one that was there before is somebody's
+			err = errors.Join(err, os.RemoveAll(w.dir.Dir()))
+		}
+		return err
 	}
 	return nil
 }

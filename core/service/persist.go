@@ -42,7 +42,9 @@ func (s *Service) Persist(ctx context.Context, id, name string) error {
 		return err
 	}
 	if err := s.rename(context.WithoutCancel(ctx), v, w, name); err != nil {
-		s.unclaim(v, name)
+		if v.view().spec.Name != name { // else it has the name, and only the list could not be written
+			s.unclaim(v, name)
+		}
 		return err
 	}
 	s.log.Info("named", "vm", name, "former", id)
