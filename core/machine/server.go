@@ -85,10 +85,16 @@ func (s *server) accept(l *safesocket.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				s.w.log.Error("cannot take connections", "error", err)
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			return
+			s.w.log.Error("cannot take a connection", "error", err)
+			select { // out of files or memory: that passes
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-s.ctx.Done():
+				return
+			}
 		}
 		select {
 		case s.slots <- struct{}{}:

@@ -38,6 +38,10 @@ func (j *copyJob) uploadTree(ctx context.Context) error {
 }
 
 func (j *copyJob) downloadTree(ctx context.Context) error {
+	// A link here may be one that the guest made in an earlier copy, and lead anywhere.
+	if info, err := os.Lstat(j.local); err == nil && info.Mode().Type() == os.ModeSymlink {
+		return fault.New(fault.Forbidden, "%s is a symbolic link, which a copy from a VM does not follow", j.local).WithHint("name the directory itself")
+	}
 	if err := os.MkdirAll(j.local, 0o755); err != nil {
 		return localFault("write", j.local, err)
 	}

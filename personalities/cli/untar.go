@@ -37,7 +37,7 @@ func unpackTree(r io.Reader, root *os.Root) error {
 			return fmt.Errorf("%.80q: %w", head.Name, errBadArchive)
 		}
 		if head.Typeflag == tar.TypeDir {
-			dirs = append(dirs, dir{name, head.FileInfo().Mode().Perm()})
+			dirs = append(dirs, dir{name, notForOthers(head)})
 		}
 		if err := unpackOne(tr, head, name, root); err != nil {
 			return fmt.Errorf("unpack %.200q: %w", name, err)
@@ -97,6 +97,9 @@ func unpackDir(root *os.Root, name string) error {
 	return root.Chmod(name, 0o755) //nolint:wrapcheck // the caller names the file
 }
 
+// notForOthers is an entry's mode without the right of other users of this machine to write: the guest has no say in that.
+func notForOthers(head *tar.Header) os.FileMode { return head.FileInfo().Mode().Perm() &^ 0o022 }
+
 func unpackFile(tr *tar.Reader, head *tar.Header, name string, root *os.Root) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -104,7 +107,7 @@ func unpackFile(tr *tar.Reader, head *tar.Header, name string, root *os.Root) er
 	}
 	_, err = io.Copy(f, tr)
 	if err == nil {
-		err = f.Chmod(head.FileInfo().Mode().Perm())
+		err = f.Chmod(notForOthers(head))
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
