@@ -140,6 +140,9 @@ func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan
 			exited <- exit
 		}
 	}()
+	asking, cancel := context.WithCancel(ctx)
+	defer w.asking.Wait()
+	defer cancel()
 	asked := w.ending.asked
 	force := time.NewTimer(forever)
 	defer force.Stop()
@@ -155,7 +158,7 @@ func (w *Worker) await(ctx context.Context, vm hypervisor.Machine, served <-chan
 			return w.brokenLink(exited, err)
 		case <-asked:
 			asked = nil
-			force.Reset(w.powerOff(ctx))
+			force.Reset(w.powerOff(asking, vm))
 		case <-w.ending.now:
 			w.board.move(lifecycle.Stopping)
 			return w.kill(ctx, vm)
@@ -179,24 +182,6 @@ func (w *Worker) brokenLink(exited <-chan hypervisor.Exit, err error) (hyperviso
 	case <-timer.C:
 		return hypervisor.Exit{}, err
 	}
-}
-
-// powerOff asks the guest to end and returns how long it may take. A guest that cannot be asked gets no time.
-func (w *Worker) powerOff(ctx context.Context) time.Duration {
-	w.board.move(lifecycle.Stopping)
-	w.mu.Lock()
-	agent, grace := w.agent, w.ending.grace
-	w.mu.Unlock()
-	if agent == nil {
-		return 0
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if err := agent.Shutdown(ctx, uint32(grace.Milliseconds()), false); err != nil { //nolint:gosec // bounded where it is set
-		w.log.Warn("the guest cannot be asked to power off", "error", err)
-		return 0
-	}
-	return grace + w.cfg.slack
 }
 
 // release makes sure that nothing of a machine stays.

@@ -62,6 +62,7 @@ type Worker struct {
 	lock   *guard.Lock
 	agent  guestAgent         // nil while there is none
 	vm     hypervisor.Machine // nil while there is none
+	asking sync.WaitGroup     // the request to power off
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it
 
@@ -108,6 +109,9 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("another worker runs this VM: %w", err)
 	}
 	defer func() { err = errors.Join(err, w.lock.Release()) }()
+	if _, err := readSpec(w.dir.Spec()); err != nil { // the VM may have been destroyed before we had the lock
+		return err
+	}
 	w.console, err = os.OpenFile(w.dir.SerialLog(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|oNoFollow, 0o600)
 	if err != nil {
 		return fmt.Errorf("open console log: %w", err)

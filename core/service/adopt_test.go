@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"capsem/core/api"
 	"capsem/core/fault"
@@ -131,7 +132,11 @@ func TestWorkersThatCannotBeTakenOverAreReaped(t *testing.T) {
 // spawn starts a worker as a child of the test, which reaps it.
 func spawn(t *testing.T, home paths.Home, id, fake string) {
 	t.Helper()
-	dir := home.Session(id)
+	spawnIn(t, home, home.Session(id), id, fake)
+}
+
+func spawnIn(t *testing.T, home paths.Home, dir paths.VM, id, fake string) {
+	t.Helper()
 	if err := os.MkdirAll(dir.Workspace(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +159,54 @@ func spawn(t *testing.T, home paths.Home, id, fake string) {
 		_, err := os.Stat(home.InstanceSocket(id))
 		return err == nil
 	})
+}
+
+func TestAWorkerThatIsSlowToAnswerIsTakenOver(t *testing.T) {
+	home := servicetest.Home(t)
+	s, stop := again(t, home)
+	id := create(t, s, api.ProvisionRequest{})
+	pid := info(t, s, id).PID
+	stop()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	goOn := time.AfterFunc(300*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	defer goOn.Stop()
+	s, _ = again(t, home)
+	if vm := info(t, s, id); vm.PID != pid || vm.Status != lifecycle.Running {
+		t.Errorf("got %+v", vm)
+	}
+}
+
+func TestAWorkerThatNobodyKnowsOfGoesWithItsVM(t *testing.T) {
+	home := servicetest.Home(t)
+	for name, fake := range map[string]string{"that answers": "", "of another protocol": servicetest.Foreign} {
+		t.Run(name, func(t *testing.T) {
+			s, stop := again(t, home)
+			defer stop()
+			create(t, s, api.ProvisionRequest{Name: "dev"})
+			if _, err := s.Stop(t.Context(), "dev"); err != nil {
+				t.Fatal(err)
+			}
+			// As a service leaves it that is killed between starting a worker and hearing from it.
+			dir := home.Persistent("dev")
+			spawnIn(t, home, dir, "dev", fake)
+			pid, _, err := guard.Holder(home.InstanceLock("dev"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Delete(t.Context(), "dev"); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "its end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+			if _, err := os.Lstat(dir.Dir()); !os.IsNotExist(err) {
+				t.Errorf("its directory: %v", err)
+			}
+			if left, _ := os.ReadDir(home.Instances()); len(left) != 0 {
+				t.Errorf("left in instances: %v", left)
+			}
+		})
+	}
 }
 
 func TestALockHeldByAProcessThatIsNoWorkerIsNotAVM(t *testing.T) {

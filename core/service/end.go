@@ -3,12 +3,12 @@ package service
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
 	"capsem/core/api"
 	"capsem/core/fault"
-	"capsem/core/guard"
 	"capsem/core/lifecycle"
 	"capsem/core/proto"
 )
@@ -73,6 +73,10 @@ func (s *Service) end(ctx context.Context, v *vm, choose func(w view) (destroy b
 
 // endNow is end for a caller that has the VM's turn.
 func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
+	if err := s.adoptStray(ctx, v); err != nil {
+		s.log.Warn("ending a worker that cannot be taken over", "vm", v.id(), "error", err)
+		s.reapStray(ctx, v)
+	}
 	w := v.view()
 	if w.life != nil {
 		req, grace := proto.WorkerRequest{Op: proto.OpStop, GraceMS: stopGraceMS}, stopGrace+stopSlack
@@ -140,14 +144,8 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
 			return err
 		}
 	}
-	if v.view().life == nil {
-		// A service that was killed right after it had started a worker left one that nobody has taken over.
-		if pid, held, err := guard.Holder(s.opts.Home.InstanceLock(v.id())); err == nil && held {
-			if err := s.adoptWorker(ctx, v.id(), pid); err != nil {
-				return fault.Wrap(err, fault.Unavailable, "process %d is a worker of VM %s and cannot be taken over", pid, v.id()).
-					WithHint("capsem service stop, then start it again: it ends workers that do not answer")
-			}
-		}
+	if err := s.adoptStray(ctx, v); err != nil {
+		return err
 	}
 	w := v.view()
 	if w.life != nil && w.state != lifecycle.Booting && w.state != lifecycle.Running { // on its way down, or down and not yet gone
@@ -183,6 +181,12 @@ func (s *Service) startAgain(ctx context.Context, v *vm) error {
 	w := v.view()
 	spec := w.spec
 	spec.FormerID = ""
+	if os.Geteuid() == 0 && spec.UID == 0 { // it was made by another user's service, or its description was lost
+		s.mu.Lock()
+		spec.UID = s.freeUIDLocked()
+		s.mu.Unlock()
+		spec.GID = spec.UID
+	}
 	refresh(&spec, set)
 	if err := writeSpec(w.dir.Spec(), spec); err != nil {
 		return err

@@ -67,7 +67,7 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 		close(reaped)
 	}()
 	s.opts.step("greet worker")
-	l := &life{pid: cmd.Process.Pid, instance: w.spec.ID, reaped: reaped, done: make(chan struct{})}
+	l := &life{pid: cmd.Process.Pid, process: cmd.Process, instance: w.spec.ID, reaped: reaped, done: make(chan struct{})}
 	conn, err := s.greet(ctx, l)
 	if err == nil {
 		return l, conn, nil

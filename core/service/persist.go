@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"capsem/core/api"
 	"capsem/core/atomicfile"
@@ -41,7 +42,9 @@ func (s *Service) Persist(ctx context.Context, id, name string) error {
 	if err := s.claim(v, name); err != nil {
 		return err
 	}
-	if err := s.rename(context.WithoutCancel(ctx), v, w, name); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relocateTime)
+	defer cancel()
+	if err := s.rename(ctx, v, w, name); err != nil {
 		if v.view().spec.Name != name { // else it has the name, and only the list could not be written
 			s.unclaim(v, name)
 		}
@@ -70,6 +73,9 @@ func (s *Service) unclaim(v *vm, name string) {
 	}
 }
 
+// relocateTime is how long a worker may take to agree to its VM's new name.
+const relocateTime = 10 * time.Second
+
 // rename does it: the new vm.json, the directory, the worker, the table, the list.
 func (s *Service) rename(ctx context.Context, v *vm, w view, name string) error {
 	spec := w.spec
@@ -81,6 +87,11 @@ func (s *Service) rename(ctx context.Context, v *vm, w view, name string) error 
 		return err //nolint:wrapcheck // a fault
 	}
 	defer conn.Close()
+	v.settling.Lock()
+	defer v.settling.Unlock()
+	if now := v.view(); now.life != w.life {
+		return notRunning(now)
+	}
 	s.opts.step("describe named VM")
 	if err := writeSpec(w.dir.Spec(), spec); err != nil {
 		return back(err)
@@ -103,9 +114,5 @@ func (s *Service) rename(ctx context.Context, v *vm, w view, name string) error 
 		}
 	})
 	s.unclaim(v, w.spec.ID)
-	if v.view().gone { // its worker died just now
-		s.remove(v)
-		return notRunning(v.view())
-	}
 	return errors.Join(atomicfile.SyncDir(s.opts.Home.PersistentDir()), atomicfile.SyncDir(s.opts.Home.Sessions()), s.saveRegistry())
 }

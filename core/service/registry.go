@@ -118,6 +118,9 @@ func checkSpec(s *proto.VMSpec) error {
 	if err := api.CheckSizes(s.CPUs, s.MemoryMB, s.DiskMB); err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
+	if s.UID != 0 && s.UID < firstUID || s.GID != s.UID {
+		return fmt.Errorf("user %d, group %d is not one that hypervisors run as", s.UID, s.GID)
+	}
 	if err := proto.ValidateEnv(s.Env); err != nil {
 		return fmt.Errorf("environment: %w", err)
 	}

@@ -31,6 +31,7 @@ func TestTheRegistryIsReadStrictly(t *testing.T) {
 		`{"vms":{"dev":{"name":"dev"}}}`:   "size is missing",
 		strings.Replace(`{"vms":{"dev":`+dev+`}}`, "512", "99999", 1):                                        "outside",
 		strings.Replace(`{"vms":{"dev":`+dev+`}}`, `"base_version"`, `"env":{"LD_X":"1"},"base_version"`, 1): "LD_X",
+		strings.Replace(`{"vms":{"dev":`+dev+`}}`, `"base_version"`, `"uid":1000,"base_version"`, 1):         "user 1000",
 	} {
 		vms, err := decodeRegistry([]byte(text))
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
@@ -42,7 +43,7 @@ func TestTheRegistryIsReadStrictly(t *testing.T) {
 func TestAnEntryAndASpecMakeEachOther(t *testing.T) {
 	spec := proto.VMSpec{
 		ID: "dev", Name: "dev", CPUs: 2, MemoryMB: 512, DiskMB: 2048, Env: map[string]string{"A": "b"}, AssetVersion: "7",
-		MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(), UID: 5, GID: 5,
+		MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(), UID: firstUID + 5, GID: firstUID + 5,
 	}
 	text, err := encodeRegistry(map[string]Entry{"dev": entryOf(spec)})
 	if err != nil {

@@ -47,7 +47,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	if err := s.takeOverWorkers(ctx); err != nil {
 		return err
 	}
-	s.settleUnnamed()
+	s.settleUnnamed(ctx)
 	return nil
 }
 
@@ -88,40 +88,82 @@ func (s *Service) takeOverWorker(ctx context.Context, instance string) {
 	s.clearInstance(instance)
 }
 
+// adoptTime is how long a worker may take to answer a service that takes it over: it may just have started.
+const adoptTime = 5 * time.Second
+
 func (s *Service) adoptWorker(ctx context.Context, instance string, pid int) error {
 	v := s.byInstance(instance)
 	if v == nil {
 		return errors.New("its VM is unknown")
 	}
-	ctx, cancel := context.WithTimeout(ctx, reapTime)
+	ctx, cancel := context.WithTimeout(ctx, adoptTime)
 	defer cancel()
-	conn, err := workerclient.Dial(ctx, s.opts.Home.InstanceSocket(instance))
+	conn, err := s.hail(ctx, instance)
 	if err != nil {
-		return err //nolint:wrapcheck // a fault
+		return err
 	}
-	hello := conn.Hello()
+	l, err := s.identify(conn, instance, pid)
+	if err == nil {
+		err = s.adoptConn(ctx, v, l, conn)
+	}
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	return nil
+}
+
+// hail connects to a worker that holds its lock, until it answers or ctx ends.
+func (s *Service) hail(ctx context.Context, instance string) (*workerclient.Conn, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := workerclient.Dial(ctx, s.opts.Home.InstanceSocket(instance))
+		if err == nil || errors.Is(err, workerclient.ErrProtocol) {
+			return conn, err //nolint:wrapcheck // a fault
+		}
+		if _, held, look := guard.Holder(s.opts.Home.InstanceLock(instance)); look == nil && !held {
+			return nil, err //nolint:wrapcheck // as above
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err //nolint:wrapcheck // as above
+		}
+	}
+}
+
+// identify makes sure that the worker that answers is the one that holds the lock.
+func (s *Service) identify(conn *workerclient.Conn, instance string, pid int) (*life, error) {
 	if pid == 0 {
-		pid = hello.PID
+		pid = conn.Hello().PID
 	}
-	if hello.PID != pid {
-		return errors.Join(fmt.Errorf("process %d answers, and %d holds the lock", hello.PID, pid), conn.Close())
+	if conn.Hello().PID != pid {
+		return nil, fmt.Errorf("process %d answers, and %d holds the lock", conn.Hello().PID, pid)
 	}
-	l := &life{pid: pid, instance: instance, done: make(chan struct{})}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, fmt.Errorf("find worker: %w", err)
+	}
+	return &life{pid: pid, process: process, instance: instance, done: make(chan struct{})}, nil
+}
+
+// adoptConn takes over the worker at the other end of conn. That it answers here proves that l's handle is on it.
+func (s *Service) adoptConn(ctx context.Context, v *vm, l *life, conn *workerclient.Conn) error {
 	w := v.view()
-	if instance != w.spec.ID { // a persist was cut short
+	if l.instance != w.spec.ID { // a persist was cut short
 		if err := s.relocate(ctx, conn, l, w); err != nil {
-			return errors.Join(err, conn.Close())
+			return err
 		}
 	}
 	reply, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpStatus})
 	if err != nil {
-		return errors.Join(err, conn.Close())
+		return err //nolint:wrapcheck // a fault
 	}
 	if reply.Status == nil || !lifecycle.Known(reply.Status.State) {
-		return errors.Join(errors.New("it does not say what state its VM is in"), conn.Close())
+		return errors.New("it does not say what state its VM is in")
 	}
 	v.update(func() { v.state, v.status, v.lastError = reply.Status.State, *reply.Status, "" })
-	s.log.Info("took over a worker", "vm", w.spec.ID, "pid", pid, "state", reply.Status.State)
+	s.log.Info("took over a worker", "vm", w.spec.ID, "pid", l.pid, "state", reply.Status.State)
 	s.adopt(v, l, conn)
 	return nil
 }
@@ -141,9 +183,12 @@ func (s *Service) byInstance(instance string) *vm {
 	return nil
 }
 
-// reapTime is how long a worker may take to answer a service that takes it over, and how long its lock may stay held after it was
-// killed.
-const reapTime = 5 * time.Second
+const (
+	// reapGrace is how long a worker that cannot be taken over may take to power its guest off; then it is killed.
+	reapGrace = 5 * time.Second
+	// reapTime is how long its lock may stay held after that.
+	reapTime = 5 * time.Second
+)
 
 // reap ends the process that holds an instance's lock, and waits until it is gone.
 func (s *Service) reap(ctx context.Context, instance string, pid int) {
@@ -151,31 +196,54 @@ func (s *Service) reap(ctx context.Context, instance string, pid int) {
 		s.log.Error("a worker that does not answer holds a lock without saying which process it is", "instance", instance)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, reapTime)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		s.log.Error("cannot find a worker", "instance", instance, "pid", pid, "error", err)
+		return
+	}
+	held := func() bool { // asked after the handle was taken: it is on the holder
 		holder, held, err := guard.Holder(s.opts.Home.InstanceLock(instance))
-		if err != nil || !held || holder != pid {
+		return err == nil && held && holder == pid
+	}
+	for _, step := range []struct {
+		signal os.Signal
+		time   time.Duration
+	}{{syscall.SIGTERM, reapGrace}, {syscall.SIGKILL, reapTime}} {
+		if !held() {
 			return
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			s.log.Error("cannot kill a worker", "instance", instance, "pid", pid, "error", err)
-			return
+		if err := process.Signal(step.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			s.log.Error("cannot end a worker", "instance", instance, "pid", pid, "error", err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			s.log.Error("a worker that was killed still holds its lock", "instance", instance, "pid", pid)
+		if waitWhile(ctx, held, step.time) {
 			return
 		}
 	}
+	s.log.Error("a worker that was killed still holds its lock", "instance", instance, "pid", pid)
+}
+
+// waitWhile waits until something no longer holds; false says that it still does after most.
+func waitWhile(ctx context.Context, holds func() bool, most time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // settleUnnamed clears away the unnamed VMs that have no worker any more.
-func (s *Service) settleUnnamed() {
+func (s *Service) settleUnnamed(ctx context.Context) {
 	for _, v := range s.all() {
+		if v.view().spec.Name == "" && s.adoptStray(ctx, v) != nil {
+			s.reapStray(ctx, v)
+		}
 		w := v.view()
 		if w.spec.Name != "" || w.life != nil {
 			continue

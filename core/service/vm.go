@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 type vm struct {
 	// turn holds one token: whoever takes it may start, stop, rename or delete the VM.
 	turn chan struct{}
+
+	// settling is held while the VM gets another name and directory, and while the end of its worker is dealt with.
+	settling sync.Mutex
 
 	// mu guards what follows.
 	mu    sync.Mutex
@@ -37,8 +41,9 @@ type vm struct {
 
 // life is one worker process, from its start until everything about its end has been dealt with.
 type life struct {
-	// pid is the worker's.
-	pid int
+	// pid is the worker's; process is a handle on it, which no later process of that id can be taken for.
+	pid     int
+	process *os.Process
 	// instance names its socket and its lock; it is the VM's id but right after a persist that was cut short.
 	instance string
 	// reaped is closed when the process, a child of ours, has been waited for; nil for one we took over.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
+	"os"
 	"time"
 
 	"capsem/core/fault"
@@ -22,22 +22,10 @@ const leaveTime = 10 * time.Second
 func (s *Service) watch(v *vm, l *life, conn *workerclient.Conn) {
 	for s.ctx.Err() == nil {
 		s.follow(v, l, conn)
-		if s.ctx.Err() != nil {
+		if conn = s.reconnect(v, l); conn == nil && s.ctx.Err() == nil && s.ended(v, l) {
+			close(l.done)
 			return
 		}
-		var err error
-		// A connection can break while the worker is well.
-		if conn, err = workerclient.Dial(s.ctx, s.opts.Home.InstanceSocket(v.instance(l))); err == nil && conn.Hello().PID == l.pid {
-			continue
-		}
-		if err == nil {
-			_ = conn.Close() // somebody else's
-		}
-		if s.waitGone(v, l) {
-			s.ended(v, l)
-			close(l.done)
-		}
-		return
 	}
 }
 
@@ -91,29 +79,35 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 
 func clip(text string, most int) string { return text[:min(len(text), most)] }
 
-// waitGone waits until the worker's process has ended, and kills it if it does not end by itself. False means that the service
-// ends first.
-func (s *Service) waitGone(v *vm, l *life) bool {
+// reconnect connects to the worker again: a connection can break while the worker is well. It returns nil when the worker has
+// ended, by itself or, if it neither ends nor answers, by force; and when the service ends.
+func (s *Service) reconnect(v *vm, l *life) *workerclient.Conn {
 	timer := time.NewTimer(leaveTime)
 	defer timer.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for s.alive(v, l) {
+		conn, err := workerclient.Dial(s.ctx, s.opts.Home.InstanceSocket(v.instance(l)))
+		if err == nil && conn.Hello().PID == l.pid {
+			return conn
+		}
+		if err == nil {
+			_ = conn.Close() // somebody else's
+		}
 		select {
 		case <-s.ctx.Done():
-			return false
+			return nil
 		case <-l.reaped: // never for one that we took over
-			return true
 		case <-timer.C:
 			s.log.Warn("worker neither answers nor ends: killing it", "vm", v.id(), "pid", l.pid)
-			s.kill(v, l)
+			s.kill(l)
 		case <-tick.C:
 		}
 	}
-	return true
+	return nil
 }
 
-// alive reports whether the worker's process runs. The lock is the proof: a process id alone may be somebody else's by now.
+// alive reports whether the worker's process runs. For one that is no child of ours its lock is the proof.
 func (s *Service) alive(v *vm, l *life) bool {
 	if l.reaped != nil {
 		select {
@@ -124,21 +118,24 @@ func (s *Service) alive(v *vm, l *life) bool {
 		}
 	}
 	pid, held, err := guard.Holder(s.opts.Home.InstanceLock(v.instance(l)))
-	return err == nil && held && (pid == l.pid || pid == 0)
+	return err != nil || held && (pid == l.pid || pid == 0)
 }
 
 // kill ends a worker's process, whose hypervisor goes with it.
-func (s *Service) kill(v *vm, l *life) {
-	if !s.alive(v, l) {
-		return
-	}
-	if err := syscall.Kill(l.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+func (s *Service) kill(l *life) {
+	if err := l.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.log.Error("cannot kill worker", "pid", l.pid, "error", err)
 	}
 }
 
-// ended deals with the end of a worker: where the VM goes from there, and what of it is kept.
-func (s *Service) ended(v *vm, l *life) {
+// ended deals with the end of a worker: where the VM goes from there, and what of it is kept. False says that it has not ended:
+// its VM was being named, which moves its lock.
+func (s *Service) ended(v *vm, l *life) bool {
+	v.settling.Lock()
+	defer v.settling.Unlock()
+	if s.alive(v, l) {
+		return false
+	}
 	s.clearInstance(v.instance(l))
 	now := v.view()
 	v.mu.Lock()
@@ -154,12 +151,13 @@ func (s *Service) ended(v *vm, l *life) {
 	s.log.Info("worker ended", "vm", now.spec.ID, "pid", l.pid, "state", to, "error", why)
 	if !destroy && now.spec.Name != "" {
 		s.noteEnd(now, to, why)
-		return
+		return true
 	}
 	keep := !destroy && to == lifecycle.Defunct
 	if err := s.clearAway(v, keep); err != nil {
 		s.log.Error("cannot clear away a VM", "vm", now.spec.ID, "error", err)
 	}
+	return true
 }
 
 // noteEnd leaves the state of a named VM for the next service, where the worker had no time to, or had another view of its end.
@@ -175,6 +173,17 @@ func (s *Service) noteEnd(w view, state lifecycle.State, why string) {
 // clearAway takes a VM without a worker out of the table and off the disk; keep leaves its logs where failed ones are.
 func (s *Service) clearAway(v *vm, keep bool) error {
 	now := v.view()
+	// A worker that nobody knows of, started by a service that was killed then, does not lose its directory while it runs; and
+	// one that starts now finds nothing.
+	lock, err := guard.Acquire(s.opts.Home.InstanceLock(now.spec.ID))
+	if err != nil {
+		return fault.Wrap(err, fault.Unavailable, "VM %s cannot be destroyed: %s", now.spec.ID, err).WithHint("try again")
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			s.log.Warn("cannot release the lock of a VM", "vm", now.spec.ID, "error", err)
+		}
+	}()
 	defer s.remove(v)
 	if keep {
 		return s.keepFailed(now)
@@ -254,7 +263,7 @@ func (s *Service) endLife(ctx context.Context, v *vm, req proto.WorkerRequest, g
 		}
 		_ = conn.Close() // nothing is to come
 	} else {
-		s.kill(v, l)
+		s.kill(l)
 	}
 	select {
 	case <-l.done:
@@ -264,7 +273,7 @@ func (s *Service) endLife(ctx context.Context, v *vm, req proto.WorkerRequest, g
 		return fault.New(fault.Unavailable, "the service is stopping").WithHint("try again")
 	}
 	s.log.Warn("worker did not end in time: killing it", "vm", now.spec.ID, "pid", l.pid)
-	s.kill(v, l)
+	s.kill(l)
 	select {
 	case <-l.done:
 		return nil

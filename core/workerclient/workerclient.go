@@ -25,6 +25,9 @@ const MaxReply = 1 << 20
 // helloTime bounds the greeting: a worker answers at once or is not one.
 const helloTime = 5 * time.Second
 
+// ErrProtocol says that a worker of another version answers.
+var ErrProtocol = errors.New("another protocol")
+
 // Conn is one connection to a worker. Calls follow one another; Stream and Watch take the connection over.
 type Conn struct {
 	conn  net.Conn
@@ -50,7 +53,7 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 		return proto.ReadFrame(c.r, proto.MaxHeader, &c.hello)
 	})
 	if err == nil && c.hello.Protocol != proto.Version {
-		err = fmt.Errorf("it speaks protocol %d, this program %d", c.hello.Protocol, proto.Version)
+		err = fmt.Errorf("%w: it speaks %d, this program %d", ErrProtocol, c.hello.Protocol, proto.Version)
 	}
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(err, fault.Unavailable, "the VM's worker does not answer as it should: %s", err).
