@@ -150,6 +150,10 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close() //nolint:wrapcheck // as it is
 }
 
+// release gives the place back early: a connection that was taken over from HTTP counts among those of its VM's worker, which
+// bounds them. Commands that never end do not keep others from being answered.
+func (c *boundedConn) release() { c.free() }
+
 // CloseWrite ends our direction. net/http does so before it closes a connection on which more came than it read, so that its answer
 // is not lost.
 func (c *boundedConn) CloseWrite() error {

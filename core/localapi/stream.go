@@ -167,6 +167,9 @@ func switchOver(w http.ResponseWriter, protocol string) (*switched, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
+	if b, ok := conn.(*boundedConn); ok {
+		b.release()
+	}
 	err = conn.SetDeadline(time.Time{})
 	if err == nil {
 		_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",

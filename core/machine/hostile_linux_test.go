@@ -286,3 +286,21 @@ func TestAnInstallationWithAPathTooLongForSocketsWorks______________(t *testing.
 	}
 	k.ready()
 }
+
+func TestADetachedCommandThatTheGuestNeverStartsEndsWithItsClient(t *testing.T) {
+	dropped := make(chan struct{})
+	k := start(t, pretend(t, func(st link.Stream) {
+		defer close(dropped)
+		_, _ = io.Copy(io.Discard, st) // takes the request, says nothing
+	}))
+	k.ready()
+	conn := k.stream(proto.WorkerRequest{Op: proto.OpExec, Detach: true, Exec: &proto.ExecRequest{Command: "true"}})
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-dropped:
+	case <-time.After(patience):
+		t.Error("the guest's stream stays")
+	}
+}

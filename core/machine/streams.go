@@ -18,6 +18,9 @@ import (
 // cancelTime is how long the guest may take to report the end of a command that was killed.
 const cancelTime = 2 * time.Second
 
+// startTime is how long the guest may take to say that a detached command runs.
+const startTime = 30 * time.Second
+
 // exec runs a command. Attached, its stream is the client's connection and ends with it; detached, the client gets Started and
 // the command goes on.
 func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, detach bool) error {
@@ -42,7 +45,7 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	}
 	if detach {
 		w.work.Go(r.follow)
-		<-r.answered
+		r.awaitStart(ctx, c)
 		return nil
 	}
 	var input sync.WaitGroup
@@ -51,6 +54,21 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	_ = c.Close() // everything is said; input ends with it
 	input.Wait()
 	return nil
+}
+
+// awaitStart returns when the client of a detached command knows that it runs. One that leaves before, and a guest that does not
+// say it, end the command.
+func (r *run) awaitStart(ctx context.Context, c *client) {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	c.lookout(cancel)
+	select {
+	case <-r.answered:
+		return
+	case <-ctx.Done():
+	}
+	_ = r.stream.Close() // follow says why
+	<-r.answered
 }
 
 // clientLeft is why a job ended whose client went away.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,8 @@ import (
 func (s *session) cpCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cp", Category: groupSessions, Usage: "copy files in and out", UsageText: "cp SOURCE TARGET (one of them VM:PATH)",
-		Description: "Copies a file, or a directory with all in it, to or from a VM. Modes are kept. PATH is beneath /root unless absolute;\n" +
-			"- is standard input or output.",
+		Description: "Copies a file, or a directory with all in it, to or from a VM. Modes are kept, as far as your umask allows. Links that lead\n" +
+			"out of a directory do not come out of a VM. PATH is beneath /root unless absolute; - is standard input or output.",
 		Action: action(s.cp),
 	}
 }
@@ -156,7 +157,8 @@ func (j *copyJob) save(ctx context.Context, mode fs.FileMode) (err error) {
 		}
 		return errors.Join(j.read(ctx, f), f.Close())
 	}
-	f, err := os.CreateTemp(filepath.Dir(j.local), "."+filepath.Base(j.local)+".*")
+	temp := filepath.Join(filepath.Dir(j.local), "."+filepath.Base(j.local)+"."+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode&^0o022) // and the umask
 	if err != nil {
 		return localFault("write", j.local, err)
 	}
@@ -166,8 +168,11 @@ func (j *copyJob) save(ctx context.Context, mode fs.FileMode) (err error) {
 		}
 	}()
 	err = j.read(ctx, f)
+	if old, statErr := os.Stat(j.local); err == nil && statErr == nil { // what is there keeps its mode, as with cp
+		err = f.Chmod(old.Mode().Perm())
+	}
 	if err == nil {
-		err = errors.Join(f.Chmod(mode), f.Sync())
+		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
 	if err != nil {

@@ -52,8 +52,10 @@ func (j *copyJob) downloadTree(ctx context.Context) error {
 	defer root.Close()
 	r, w := io.Pipe()
 	unpacked := make(chan error, 1)
+	warning := ""
 	go func() {
-		err := unpackTree(r, root)
+		var err error
+		warning, err = unpackTree(r, root)
 		_ = r.CloseWithError(err) // of an io.Pipe: never fails
 		unpacked <- err
 	}()
@@ -61,6 +63,9 @@ func (j *copyJob) downloadTree(ctx context.Context) error {
 	_ = w.CloseWithError(err)
 	if unpackErr := <-unpacked; unpackErr != nil && !errors.Is(unpackErr, err) {
 		return fault.Wrap(unpackErr, fault.Internal, "cannot copy %s:%s: %s", j.vm, j.guest, unpackErr)
+	}
+	if warning != "" {
+		fmt.Fprintln(j.s.env.Stderr, "capsem:", warning)
 	}
 	return err
 }

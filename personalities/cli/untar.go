@@ -6,111 +6,227 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
-// errBadArchive is an archive that names something outside the target.
-var errBadArchive = errors.New("the archive from the VM names something outside the target")
+const (
+	// maxDirs bounds the directories of one archive, which are remembered until its end; maxNamed the links that are named.
+	maxDirs, maxNamed = 1 << 20, 3
+	// maxPadding is what may follow the end of an archive, in bytes: tar fills its last record of 10 KiB.
+	maxPadding = 1 << 20
+)
 
-// unpackTree writes a tar from a guest beneath root. Files, directories and links are made with their permission bits; never
-// setuid, owners or devices. Directories get their mode last, since they may be read-only.
-func unpackTree(r io.Reader, root *os.Root) error {
-	type dir struct {
-		name string
-		mode fs.FileMode
-	}
-	var dirs []dir
-	tr := tar.NewReader(r)
+var (
+	errBadArchive = errors.New("the archive from the VM names something outside the target")
+	errInflated   = errors.New("the archive from the VM holds more than was sent")
+	errTooMany    = fmt.Errorf("the archive from the VM has more than %d directories", maxDirs)
+	errPadding    = errors.New("the archive from the VM does not end")
+)
+
+// unpacker writes a tar from a guest beneath root, and trusts nothing in it. Files, directories and links are made with their
+// permission bits, but never such that other users may write; never setuid, owners or devices. What is there keeps its mode.
+type unpacker struct {
+	root *os.Root
+	// in counts what came, out what was written: a sparse file would fill the disk with what was never sent.
+	in  *counted
+	out int64
+	// dirs are the directories that were made. They get their mode last, since they may be read-only.
+	dirs map[string]fs.FileMode
+	// outward counts the links that were left out, and names some: they lead out of root. Nothing that is copied here later, by
+	// whatever program, is to be led elsewhere by a guest.
+	outward int
+	named   []string
+}
+
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	n int64
+}
+
+// Read reads and counts.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err //nolint:wrapcheck // a reader hands errors through
+}
+
+// unpackTree takes an archive to its end. The text is a warning about what was left out, or empty.
+func unpackTree(r io.Reader, root *os.Root) (warning string, err error) {
+	u := &unpacker{root: root, in: &counted{Reader: r}, dirs: map[string]fs.FileMode{}}
+	tr := tar.NewReader(u.in)
 	for {
 		head, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("read archive: %w", err)
+			return "", fmt.Errorf("read archive: %w", err)
 		}
 		name := path.Clean(head.Name)
 		if !filepath.IsLocal(name) {
-			return fmt.Errorf("%.80q: %w", head.Name, errBadArchive)
+			return "", fmt.Errorf("%.80q: %w", head.Name, errBadArchive)
 		}
-		if head.Typeflag == tar.TypeDir {
-			dirs = append(dirs, dir{name, notForOthers(head)})
-		}
-		if err := unpackOne(tr, head, name, root); err != nil {
-			return fmt.Errorf("unpack %.200q: %w", name, err)
+		if err := u.entry(tr, head, name); err != nil {
+			return "", fmt.Errorf("unpack %.200q: %w", name, err)
 		}
 	}
-	for _, dir := range slices.Backward(dirs) {
-		if err := root.Chmod(dir.name, dir.mode); err != nil {
-			return fmt.Errorf("unpack: %w", err)
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(u.dirs))) { // what is in a directory comes before it
+		if err := root.Chmod(name, u.dirs[name]); err != nil {
+			return "", fmt.Errorf("unpack: %w", err)
 		}
 	}
-	// Take what follows the archive's end, so that the sender is not cut off.
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	return u.warning(), u.drain()
+}
+
+// drain takes what follows the archive's end, so that the sender is not cut off.
+func (u *unpacker) drain() error {
+	n, err := io.Copy(io.Discard, io.LimitReader(u.in, maxPadding))
+	if err == nil && n == maxPadding {
+		err = errPadding
+	}
+	if err != nil {
 		return fmt.Errorf("read archive: %w", err)
 	}
 	return nil
 }
 
-func unpackOne(tr *tar.Reader, head *tar.Header, name string, root *os.Root) error {
-	if head.Typeflag == tar.TypeDir {
-		return unpackDir(root, name)
+func (u *unpacker) warning() string {
+	if u.outward == 0 {
+		return ""
 	}
+	more := ""
+	if u.outward > len(u.named) {
+		more = ", ..."
+	}
+	return fmt.Sprintf("left out %d symbolic links that lead out of the directory: %s%s", u.outward, strings.Join(u.named, ", "), more)
+}
+
+func (u *unpacker) entry(tr *tar.Reader, head *tar.Header, name string) error {
 	switch head.Typeflag {
-	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink:
+	case tar.TypeDir, tar.TypeReg, tar.TypeGNUSparse, tar.TypeSymlink, tar.TypeLink:
 	default:
 		return nil // devices, pipes and sockets stay in the guest
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err //nolint:wrapcheck // the caller names the file
+	if err := u.parents(name); err != nil {
+		return err
 	}
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if head.Typeflag == tar.TypeDir {
+		return u.dir(head, name)
+	}
+	if head.Typeflag == tar.TypeSymlink && !inside(head.Linkname, name) {
+		if u.outward++; len(u.named) < maxNamed {
+			u.named = append(u.named, fmt.Sprintf("%.80q", name))
+		}
+		return nil
+	}
+	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err //nolint:wrapcheck // the caller names the file
 	}
 	switch head.Typeflag {
 	case tar.TypeSymlink:
-		return root.Symlink(head.Linkname, name) //nolint:wrapcheck // the caller names the file
+		return u.root.Symlink(head.Linkname, name) //nolint:wrapcheck // the caller names the file
 	case tar.TypeLink:
-		if !filepath.IsLocal(path.Clean(head.Linkname)) {
+		target := path.Clean(head.Linkname)
+		if !filepath.IsLocal(target) {
 			return errBadArchive
 		}
-		return root.Link(path.Clean(head.Linkname), name) //nolint:wrapcheck // the caller names the file
+		if err := u.parents(target); err != nil {
+			return err
+		}
+		return u.root.Link(target, name) //nolint:wrapcheck // the caller names the file
 	}
-	return unpackFile(tr, head, name, root)
+	return u.file(tr, head, name)
 }
 
-// unpackDir makes a directory that can be written to, in place of whatever else has that name.
-func unpackDir(root *os.Root, name string) error {
-	info, err := root.Lstat(name)
-	if err == nil && !info.IsDir() {
-		err = root.Remove(name)
+// parents makes the directories above name where tar did not, and refuses a link among them: no tar makes that, and the depth of
+// what is behind it is not what it seems.
+func (u *unpacker) parents(name string) error {
+	parent := path.Dir(name)
+	if parent == "." {
+		return nil
+	}
+	if err := u.root.MkdirAll(parent, 0o755); err != nil {
+		return err //nolint:wrapcheck // the caller names the file
+	}
+	for dir := parent; dir != "."; dir = path.Dir(dir) {
+		info, err := u.root.Lstat(dir)
+		if err != nil {
+			return err //nolint:wrapcheck // as above
+		}
+		if !info.IsDir() {
+			return errBadArchive
+		}
+	}
+	return nil
+}
+
+// inside reports whether a link at name leads to something beneath the root. ".." counts only at the link's beginning: behind
+// another link it would lead elsewhere than it seems to.
+func inside(link, name string) bool {
+	if link == "" || path.IsAbs(link) {
+		return false
+	}
+	up, depth, begun := 0, strings.Count(name, "/"), false
+	for part := range strings.SplitSeq(link, "/") {
+		switch {
+		case part == "..":
+			if up++; begun || up > depth {
+				return false
+			}
+		case part != "" && part != ".":
+			begun = true
+		}
+	}
+	return true
+}
+
+// dir makes a directory that can be written to, in place of whatever else has that name.
+func (u *unpacker) dir(head *tar.Header, name string) error {
+	info, err := u.root.Lstat(name)
+	if err == nil && info.IsDir() {
+		return nil
+	}
+	if err == nil {
+		err = u.root.Remove(name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err //nolint:wrapcheck // the caller names the file
 	}
-	if err := root.MkdirAll(name, 0o755); err != nil {
-		return err //nolint:wrapcheck // the caller names the file
+	if len(u.dirs) == maxDirs {
+		return errTooMany
 	}
-	return root.Chmod(name, 0o755) //nolint:wrapcheck // the caller names the file
+	u.dirs[name] = head.FileInfo().Mode().Perm() &^ 0o022
+	return u.root.Mkdir(name, 0o755) //nolint:wrapcheck // as above
 }
 
-// notForOthers is an entry's mode without the right of other users of this machine to write: the guest has no say in that.
-func notForOthers(head *tar.Header) os.FileMode { return head.FileInfo().Mode().Perm() &^ 0o022 }
-
-func unpackFile(tr *tar.Reader, head *tar.Header, name string, root *os.Root) error {
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (u *unpacker) file(tr *tar.Reader, head *tar.Header, name string) error {
+	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, head.FileInfo().Mode().Perm()&^0o022) // and the umask
 	if err != nil {
 		return err //nolint:wrapcheck // the caller names the file
 	}
-	_, err = io.Copy(f, tr)
-	if err == nil {
-		err = f.Chmod(notForOthers(head))
-	}
+	_, err = io.Copy(&measured{u, f}, tr)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return root.Chtimes(name, head.ModTime, head.ModTime) //nolint:wrapcheck // the caller names the file
+	return u.root.Chtimes(name, head.ModTime, head.ModTime) //nolint:wrapcheck // the caller names the file
+}
+
+// measured writes no more than came.
+type measured struct {
+	u *unpacker
+	f *os.File
+}
+
+// Write writes and counts.
+func (m *measured) Write(p []byte) (int, error) {
+	if m.u.out += int64(len(p)); m.u.out > m.u.in.n {
+		return 0, errInflated
+	}
+	return m.f.Write(p) //nolint:wrapcheck // the caller names the file
 }
