@@ -121,7 +121,9 @@ func (s *Server) writeFile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	info, sent, err := s.upload(r.Context(), r.PathValue("id"), req, r.Body)
+	ctx, stop := leaving(r)
+	defer stop()
+	info, sent, err := s.upload(ctx, r.PathValue("id"), req, r.Body)
 	if err == nil {
 		return answer(w, api.FileReply{Success: true, Info: info}, nil)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/buildinfo"
+	"capsem/core/safesocket"
 	"capsem/core/service"
 )
 
@@ -67,6 +68,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(newBounded(l, maxConns)) }()
@@ -88,6 +90,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve local API: %w", err)
 	}
 	return nil
+}
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// leaving gives a context that ends also when the client of a request hangs up while what it sends is not taken: net/http notices
+// that only once it has all of the request.
+func leaving(r *http.Request) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	conn, ok := ctx.Value(connKey{}).(net.Conn)
+	if !ok {
+		return ctx, cancel
+	}
+	stop := safesocket.OnHangUp(conn, func() bool { cancel(); return true })
+	return ctx, func() { stop(); cancel() }
 }
 
 // ServeHTTP checks where a request comes from and hands it to its route.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"capsem/core/safesocket"
 )
 
 // copyBuffer is what each direction of a spliced connection holds at most, in bytes: one full stream frame with its head.
@@ -19,16 +21,26 @@ func splice(ctx context.Context, client *switched, worker net.Conn, halves bool)
 	closeBoth := func() { _, _ = client.Close(), worker.Close() } // either may be closed already
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
+	// A worker that takes nothing, since its guest does not, would keep us from seeing that the client is gone.
+	sent := safesocket.NewProgress(worker)
+	unwatch := safesocket.OnHangUp(client.Conn, func() bool {
+		if halves && !sent.Stuck() {
+			return false // it may have left right after its last byte, and that is still on its way
+		}
+		closeBoth()
+		return true
+	})
+	defer unwatch()
 	var up sync.WaitGroup
 	ended := make(chan struct{}) // the client's direction has
 	up.Go(func() {
-		err := pump(worker, client)
+		err := pump(sent, client)
 		if err == nil && halves {
 			closeWrite(worker)
 		}
 		close(ended)
 		if err == nil {
-			hungUp(client.Conn)
+			safesocket.HungUp(client.Conn)
 		}
 		closeBoth()
 	})

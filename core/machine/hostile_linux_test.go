@@ -75,6 +75,11 @@ func pretend(t testing.TB, do func(st link.Stream)) func(context.Context, net.Co
 			t.Error(err)
 			return
 		}
+		files, err := s.Listen(proto.PortAgentFiles)
+		if err != nil {
+			t.Error(err)
+			return
+		}
 		control, err := controls.Accept(ctx)
 		if err != nil {
 			return
@@ -91,13 +96,18 @@ func pretend(t testing.TB, do func(st link.Stream)) func(context.Context, net.Co
 		}
 		_ = proto.WriteGuest(control, proto.BootReady{})
 		_ = proto.WriteGuest(control, proto.BootTiming{})
-		for {
-			st, err := commands.Accept(ctx)
-			if err != nil {
-				return
-			}
-			go do(st)
+		go serveAll(ctx, files, do)
+		serveAll(ctx, commands, do)
+	}
+}
+
+func serveAll(ctx context.Context, l link.Listener, do func(st link.Stream)) {
+	for {
+		st, err := l.Accept(ctx)
+		if err != nil {
+			return
 		}
+		go do(st)
 	}
 }
 

@@ -27,6 +27,8 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
 		return err //nolint:wrapcheck // the client left
 	}
+	unwatch := safesocket.OnHangUp(c.Conn, func() bool { _ = st.Close(); return true })
+	defer unwatch()
 	var input sync.WaitGroup
 	defer input.Wait()
 	defer c.Close() // everything is said; input ends with it
@@ -98,6 +100,8 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 		job.Lost(clientLeft)
 		return err //nolint:wrapcheck // the client left
 	}
+	unwatch := safesocket.OnHangUp(c.Conn, func() bool { stop(errLeft); return true })
+	defer unwatch()
 	var input sync.WaitGroup
 	defer input.Wait()
 	defer c.Close() // everything is said; input ends with it
@@ -185,9 +189,18 @@ func (w *Worker) forward(ctx context.Context, c *client, port uint16) error {
 	if err := proto.WriteFrame(c, proto.WorkerReply{}); err != nil {
 		return err //nolint:wrapcheck // the client left
 	}
+	sent := safesocket.NewProgress(st)
+	unwatch := safesocket.OnHangUp(c.Conn, func() bool {
+		if !sent.Stuck() {
+			return false // it may have left right after its last byte, and that is still on its way
+		}
+		_ = st.Close() // whatever it says, it is over
+		return true
+	})
+	defer unwatch()
 	var up sync.WaitGroup
 	up.Go(func() {
-		if pour(st, c) == nil {
+		if pour(sent, c) == nil {
 			closeWrite(st)
 			safesocket.HungUp(c.Conn) // half of the client may have ended, or all of it
 		}

@@ -13,6 +13,7 @@ import (
 	"capsem/core/link"
 	"capsem/core/machine/jobs"
 	"capsem/core/proto"
+	"capsem/core/safesocket"
 )
 
 // cancelTime is how long the guest may take to report the end of a command that was killed.
@@ -48,6 +49,8 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 		r.awaitStart(ctx, c)
 		return nil
 	}
+	unwatch := safesocket.OnHangUp(c.Conn, r.leave)
+	defer unwatch()
 	var input sync.WaitGroup
 	input.Go(func() { r.input(c) })
 	r.follow()
@@ -162,13 +165,19 @@ func (r *run) input(c *client) {
 		}
 		f.free()
 		if err != nil {
-			r.mu.Lock()
-			r.left = true
-			r.mu.Unlock()
-			_ = r.stream.Close() // the command ends with its client
+			r.leave()
 			return
 		}
 	}
+}
+
+// leave ends the command, since its client is gone. It is also called while input waits for a guest that does not take it.
+func (r *run) leave() bool {
+	r.mu.Lock()
+	r.left = true
+	r.mu.Unlock()
+	_ = r.stream.Close() // whatever it says, it is over
+	return true
 }
 
 func isInput(k proto.Kind) bool {

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spare is how many empty cgroups are kept ready, so that a command need not wait for one.
-const spare = 4
+// spare is how many empty cgroups are made before they are needed, so that a command need not wait for one; maxKept is how many
+// are kept once there were more commands at once.
+const spare, maxKept = 4, 64
 
 // Cgroups makes a cgroup v2 directory for each command, so that a kill reaches processes that left its session. A nil
 // *Cgroups gives nil groups, and kills then go by session.
@@ -24,19 +26,21 @@ type Cgroups struct {
 	mu     sync.Mutex
 	next   int
 	ready  []*Cgroup
+	closed bool
 	linger []string
 	fill   chan struct{}
 	stop   chan struct{}
 	wg     sync.WaitGroup
 }
 
-// Cgroup is the cgroup of one command. All its methods may be called on nil.
+// Cgroup is the cgroup of one command, then of another. All its methods may be called on nil.
 type Cgroup struct {
 	all  *Cgroups
 	path string
 
-	mu  sync.Mutex
-	dir *os.File
+	mu sync.Mutex
+	// dir is nil once the cgroup is not to be used any more; events is its cgroup.events.
+	dir, events *os.File
 }
 
 // NewCgroups prepares root, a directory in a mounted cgroup v2 tree. It fails where that is not to be had; run without then.
@@ -77,7 +81,7 @@ func (c *Cgroups) Close() {
 	c.wg.Wait()
 	c.mu.Lock()
 	ready := c.ready
-	c.ready = nil
+	c.ready, c.closed = nil, true
 	c.mu.Unlock()
 	for _, g := range ready {
 		g.Release()
@@ -117,7 +121,11 @@ func (c *Cgroups) make() (*Cgroup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup: %w", err)
 	}
-	return &Cgroup{all: c, path: path, dir: dir}, nil
+	events, err := os.Open(filepath.Join(path, "cgroup.events"))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open cgroup: %w", err), dir.Close())
+	}
+	return &Cgroup{all: c, path: path, dir: dir, events: events}, nil
 }
 
 // keepSpare does in the background what no command should wait for.
@@ -199,7 +207,8 @@ func (g *Cgroup) kill() error {
 	return nil
 }
 
-// Release gives the cgroup up; it is removed once it is empty.
+// Release gives the cgroup up. An empty one serves again, since making and removing them takes longer than most commands' start;
+// one in which processes outlive their command is removed once it is empty.
 func (g *Cgroup) Release() {
 	if g == nil {
 		return
@@ -209,11 +218,32 @@ func (g *Cgroup) Release() {
 	if g.dir == nil {
 		return
 	}
-	_ = g.dir.Close() // nothing was written
-	g.dir = nil
 	c := g.all
+	if g.empty() && c.keep(g) {
+		return
+	}
+	_, _ = g.dir.Close(), g.events.Close() // nothing was written
+	g.dir = nil
 	c.mu.Lock()
 	c.linger = append(c.linger, g.path)
 	c.mu.Unlock()
 	c.refill()
+}
+
+// empty reports whether no process is left in the cgroup.
+func (g *Cgroup) empty() bool {
+	var text [64]byte
+	n, _ := g.events.ReadAt(text[:], 0) // no text is not empty
+	return bytes.Contains(text[:n], []byte("populated 0\n"))
+}
+
+// keep takes a cgroup back; false when there are enough.
+func (c *Cgroups) keep(g *Cgroup) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.ready) >= maxKept {
+		return false
+	}
+	c.ready = append(c.ready, g)
+	return true
 }

@@ -5,7 +5,6 @@ package proc
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -70,13 +69,14 @@ func lookup(name, dir string, env []string) (string, error) {
 }
 
 func executable(path string) error {
-	info, err := os.Stat(path)
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
 	switch {
 	case err != nil:
 		return fmt.Errorf("find program: %w", err)
-	case info.IsDir():
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return unix.EISDIR
-	case info.Mode()&0o111 == 0:
+	case st.Mode&0o111 == 0:
 		return unix.EACCES
 	}
 	return nil

@@ -50,17 +50,27 @@ func Start(spec Spec) (*Process, error) {
 	p, err := start(spec)
 	if err != nil {
 		spec.Group.Release()
+		if bad := checkDir(spec.Dir); bad != nil {
+			return nil, bad
+		}
 		return nil, err
 	}
 	return p, nil
 }
 
-func start(spec Spec) (*Process, error) {
-	if info, err := os.Stat(spec.Dir); err != nil {
-		return nil, cannot(CodeCannotRun, "working directory %.200q: %v", spec.Dir, errnoOf(err))
-	} else if !info.IsDir() {
-		return nil, cannot(CodeCannotRun, "working directory %.200q is not a directory", spec.Dir)
+// checkDir says what is wrong with a working directory.
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return cannot(CodeCannotRun, "working directory %.200q: %v", dir, errnoOf(err))
+	case !info.IsDir():
+		return cannot(CodeCannotRun, "working directory %.200q is not a directory", dir)
 	}
+	return nil
+}
+
+func start(spec Spec) (*Process, error) {
 	path, err := lookup(spec.Argv[0], spec.Dir, spec.Env)
 	if err != nil {
 		return nil, err
