@@ -68,6 +68,9 @@ type Spec struct {
 	Accelerator Accelerator
 	// UID and GID are who the hypervisor process runs as when we are root; 0 leaves them.
 	UID, GID uint32
+	// OnStall, when set, is told why the machine stands still by itself, as when the host's disk is full, and "" when it goes on. It
+	// must not block.
+	OnStall func(why string)
 	// ShareDir, when set, is shared by VirtioFS under the tag "workspace" (vz only; elsewhere the link carries files).
 	ShareDir string
 }
@@ -77,10 +80,9 @@ const ConsoleLimit = 4 << 20
 
 // Capabilities is what a driver can do, as data.
 type Capabilities struct {
-	// Pause, SaveRestore and Vsock say what works.
+	// Pause and SaveRestore say what works.
 	Pause       bool
 	SaveRestore bool
-	Vsock       bool
 	// LiveFork says that a running machine can be saved without being stopped for good.
 	LiveFork bool
 	// Accelerators lists what Spec.Accelerator may be.

@@ -65,12 +65,42 @@ func (w *Worker) notRunning() error {
 // guest returns the agent while there is one.
 func (w *Worker) guest() (guestAgent, error) {
 	w.mu.Lock()
-	a := w.agent
+	a, stands := w.agent, w.stands
 	w.mu.Unlock()
-	if a == nil {
+	switch {
+	case stands != "":
+		return nil, w.standing(stands)
+	case a == nil:
 		return nil, w.notRunning()
 	}
 	return a, nil
+}
+
+func (w *Worker) standing(why string) error {
+	return fault.New(fault.NoSpace, "VM %s stands still: %s", w.idNow(), why).WithHint("make room; it goes on by itself, and has lost nothing")
+}
+
+// stall takes from the hypervisor why the machine stands still; "" when it goes on.
+func (w *Worker) stall(why string) {
+	w.mu.Lock()
+	before := w.stands
+	w.stands = why
+	w.mu.Unlock()
+	switch {
+	case why == before:
+	case why == "":
+		w.log.Info("the VM goes on")
+		w.board.step("")
+	default:
+		w.log.Warn("the VM stands still", "why", why)
+		w.board.step("standing still: " + why)
+	}
+}
+
+func (w *Worker) standsNow() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stands
 }
 
 // relocate takes the VM's new directory and name. The service has renamed the directory; what is open stays open.

@@ -95,7 +95,7 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 			{File: p.boot.RootFS, Format: hypervisor.Raw, ReadOnly: true, Serial: "capsem-root"},
 			{File: p.system, Format: w.cfg.DiskFormat, Serial: "capsem-system"},
 		},
-		Console: w.console, Accelerator: p.accelerator, UID: w.spec.UID, GID: w.spec.GID,
+		Console: w.console, Accelerator: p.accelerator, UID: w.spec.UID, GID: w.spec.GID, OnStall: w.stall,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start VM: %w", err)

@@ -113,6 +113,10 @@ func (w *Worker) once(ctx context.Context) (hypervisor.Exit, error) {
 	abandon(hypervisor.ErrGone)
 	stopServing()
 	serving.Wait()
+	if why := w.standsNow(); why != "" && fault.Is(err, fault.Timeout) {
+		err = w.standing(why)
+	}
+	w.stall("")
 	if err == nil && !w.wasReady() && !w.wanted() && exit.Reason != hypervisor.GuestPanic {
 		err = fault.New(fault.Unavailable, "the guest ended before it was ready (%s): %s", exit.Reason, exit.Detail)
 	}

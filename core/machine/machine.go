@@ -65,6 +65,7 @@ type Worker struct {
 	asking sync.WaitGroup     // the request to power off
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it
+	stands string             // why the machine stands still, if it does
 
 	console *os.File
 	work    sync.WaitGroup // detached jobs and lifecycle requests

@@ -19,6 +19,12 @@ func (w *Worker) dirNow() paths.VM {
 	return w.dir
 }
 
+func (w *Worker) idNow() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.spec.ID
+}
+
 // withConsole adds the last lines of the console to the reason of an end.
 func (w *Worker) withConsole(why string) string {
 	lines := lastLines(w.dirNow().SerialLog())

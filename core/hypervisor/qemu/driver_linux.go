@@ -63,7 +63,7 @@ func (d *driver) Capabilities(ctx context.Context) (hypervisor.Capabilities, err
 		return hypervisor.Capabilities{}, err
 	}
 	d.known = hypervisor.Capabilities{
-		Pause: true, Vsock: vsockUsable(), Accelerators: []hypervisor.Accelerator{hypervisor.KVM, hypervisor.TCG}, Version: v,
+		Pause: true, Accelerators: []hypervisor.Accelerator{hypervisor.KVM, hypervisor.TCG}, Version: v,
 	}
 	return d.known, nil
 }
@@ -125,10 +125,7 @@ func (d *driver) Create(ctx context.Context, spec hypervisor.Spec) (hypervisor.M
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{log: d.log.With("vm", spec.Name), spec: spec, down: make(chan struct{})}
-	if spec.Accelerator == hypervisor.KVM && vsockUsable() {
-		m.cid = newCID()
-	}
+	m := &machine{log: d.log.With("vm", spec.Name), spec: spec, dying: make(chan struct{}), down: make(chan struct{})}
 	if err := m.launch(ctx, program); err != nil {
 		return nil, fmt.Errorf("create machine: %w", err)
 	}

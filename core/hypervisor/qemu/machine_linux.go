@@ -22,7 +22,6 @@ import (
 type machine struct {
 	log  *slog.Logger
 	spec hypervisor.Spec
-	cid  uint32
 
 	cmd     *exec.Cmd
 	monitor *monitor
@@ -33,6 +32,9 @@ type machine struct {
 
 	killed  sync.Once
 	started sync.Once
+	stall   stall
+	work    sync.WaitGroup // the wait for room on the disk
+	dying   chan struct{}  // closed when QEMU has ended
 	mu      sync.Mutex
 	reason  hypervisor.ExitReason // what QEMU said of its end, or Killed
 
@@ -98,16 +100,7 @@ func (m *machine) process(program string, line *command) *exec.Cmd {
 
 // begin starts the process on a thread that stays until it has ended: the kernel's "parent death" means that thread's.
 func (m *machine) begin(program string, e ends) error {
-	var vhost *os.File
-	if m.cid != 0 {
-		f, err := os.OpenFile(vhostPath, os.O_RDWR, 0)
-		if err != nil {
-			return fmt.Errorf("open vhost-vsock: %w", err)
-		}
-		defer f.Close()
-		vhost = f
-	}
-	line, err := commandLine(m.spec, e, m.cid, vhost)
+	line, err := commandLine(m.spec, e)
 	if err != nil {
 		return err
 	}
@@ -135,6 +128,8 @@ func (m *machine) supervise(console net.Conn, log *os.File) {
 	state := m.wait()
 	m.link.shut()
 	wg.Wait() // both are read to their ends, which the end of the process is
+	close(m.dying)
+	m.work.Wait()
 	closeAll([]net.Conn{console, m.monitor.conn})
 	_ = closeLog(log)
 	m.exit = m.verdict(state)
@@ -155,6 +150,8 @@ func (m *machine) watch() {
 	for e := range m.monitor.events {
 		reason, _ := e.Data["reason"].(string)
 		switch {
+		case noRoom(e):
+			m.stalled()
 		case e.Event == "GUEST_PANICKED":
 			m.because(hypervisor.GuestPanic)
 		case e.Event == "SHUTDOWN" && reason == "guest-shutdown":
@@ -235,10 +232,10 @@ func (m *machine) Start(ctx context.Context) error {
 }
 
 // Pause stops the virtual CPUs.
-func (m *machine) Pause(ctx context.Context) error { return m.run(ctx, "pause", m.qmp.Stop) }
+func (m *machine) Pause(ctx context.Context) error { return m.hold(ctx, true) }
 
 // Resume lets the virtual CPUs go on.
-func (m *machine) Resume(ctx context.Context) error { return m.run(ctx, "resume", m.qmp.Cont) }
+func (m *machine) Resume(ctx context.Context) error { return m.hold(ctx, false) }
 
 // Stop presses the power button.
 func (m *machine) Stop(ctx context.Context) error {
@@ -269,7 +266,7 @@ func (m *machine) Wait(ctx context.Context) (hypervisor.Exit, error) {
 
 // Info describes the machine.
 func (m *machine) Info() hypervisor.Info {
-	return hypervisor.Info{PID: m.cmd.Process.Pid, Accelerator: m.spec.Accelerator, Carrier: carrier(m.cid)}
+	return hypervisor.Info{PID: m.cmd.Process.Pid, Accelerator: m.spec.Accelerator, Carrier: carrier}
 }
 
 // Carrier connects to the guest's end of the link.
@@ -278,9 +275,6 @@ func (m *machine) Carrier(ctx context.Context) (net.Conn, error) {
 	case <-m.down:
 		return nil, hypervisor.ErrGone
 	default:
-	}
-	if m.cid != 0 {
-		return m.dialVsock(ctx)
 	}
 	return m.link.attach(ctx)
 }

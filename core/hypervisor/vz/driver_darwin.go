@@ -41,7 +41,7 @@ func (d *driver) Capabilities(context.Context) (hypervisor.Capabilities, error) 
 		return hypervisor.Capabilities{}, fmt.Errorf("name macOS version: %w", err)
 	}
 	return hypervisor.Capabilities{
-		Pause: true, SaveRestore: canSave(), Vsock: true, Accelerators: []hypervisor.Accelerator{hypervisor.HVF}, Version: "macOS " + version,
+		Pause: true, SaveRestore: canSave(), Accelerators: []hypervisor.Accelerator{hypervisor.HVF}, Version: "macOS " + version,
 	}, nil
 }
 

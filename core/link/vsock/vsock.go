@@ -1,5 +1,5 @@
-// Package vsock carries the link over AF_VSOCK: the guest listens on one port and takes connections of the host only; the
-// host dials the guest's context id, so several VMs on one host cannot be confused. The connection is a carrier for
+// Package vsock carries the link over AF_VSOCK where the host end of that belongs to the hypervisor alone, as the socket device
+// of Virtualization.framework does: the guest listens on one port and takes connections of the host only. The connection is a carrier for
 // core/link: the host gives it to link.Connect, the guest to link.Accept. A connection does not survive a restore of the
 // VM; the guest then accepts the next.
 package vsock
@@ -74,13 +74,4 @@ func (l *Listener) Close() error {
 		return fmt.Errorf("close AF_VSOCK listener: %w", err)
 	}
 	return nil
-}
-
-// Dial connects the host to the guest with that context id. It fails at once when the guest does not listen yet.
-func Dial(ctx context.Context, cid uint32) (net.Conn, error) {
-	c, err := vsock.DialContext(ctx, cid, Port, nil)
-	if err != nil {
-		return nil, fmt.Errorf("dial AF_VSOCK context id %d: %w", cid, err)
-	}
-	return c, nil
 }
