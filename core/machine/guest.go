@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"capsem/core/hypervisor"
@@ -108,16 +109,8 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 	return vm, nil
 }
 
-// hostname makes a host name of an id: letters, digits and hyphens, at most 63, no hyphen at its ends.
+// hostname makes a label of RFC 1123 of a VM's id: lower case letters, digits and hyphens, at most 63, no hyphen at its ends.
 func hostname(id string) string {
-	out := []byte(id[:min(len(id), 63)])
-	for i, c := range out {
-		if c == '_' {
-			out[i] = '-'
-		}
-	}
-	for len(out) > 1 && out[len(out)-1] == '-' {
-		out = out[:len(out)-1]
-	}
-	return string(out)
+	id = strings.ToLower(strings.ReplaceAll(id, "_", "-"))
+	return strings.Trim(id[:min(len(id), 63)], "-")
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"capsem/core/guest/exec"
 	"capsem/core/guest/files"
@@ -112,6 +113,9 @@ func (a *Agent) setCurrent(s link.Session) {
 	a.changed = make(chan struct{})
 }
 
+// hangUpTime is how long the end of a stream may take to reach the host.
+const hangUpTime = time.Second
+
 // session serves one session until it ends.
 func (a *Agent) session(ctx context.Context, s link.Session) error {
 	listener, err := s.Listen(proto.PortControl)
@@ -128,6 +132,7 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 	c := &control{agent: a, stream: st}
 	if err := c.handshake(a.restored()); err != nil {
 		a.Log.Error("agent: not ready: " + err.Error())
+		hangUp(ctx, s, st)
 		return err
 	}
 	var accepting sync.WaitGroup
@@ -142,6 +147,19 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 		err = c.serve()
 	}
 	return errors.Join(err, s.Close())
+}
+
+// hangUp ends the control stream and leaves the session up for a moment: on a serial port the host sees the end of a stream, and
+// not that of a session, which it would wait for until its time is up.
+func hangUp(ctx context.Context, s link.Session, st link.Stream) {
+	_ = st.Close() // never fails
+	timer := time.NewTimer(hangUpTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.Done():
+	case <-ctx.Done():
+	}
 }
 
 // restored reports whether there was a session or an agent before this one, and counts this one.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -157,6 +158,44 @@ func TestHostileHostsAreHungUpOn(t *testing.T) {
 	say(t, st, config(), proto.BootConfigDone{})
 	if m, err := proto.ReadGuest(st); err != nil {
 		t.Errorf("%T, %v", m, err)
+	}
+}
+
+// On a serial port nothing tells the host that the guest has ended a session.
+func TestAHostSeesOnASerialPortThatItIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	in, _ := start(t)
+	ours, theirs := net.Pipe()
+	acceptor := link.NewAcceptor(theirs, guesttest.Log())
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		s, err := acceptor.Accept(t.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		in <- s
+	}()
+	host, err := link.Connect(t.Context(), ours, guesttest.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = host.Close(), acceptor.Close() })
+	<-accepted
+	st, err := host.Open(t.Context(), proto.StreamHeader{Port: proto.PortControl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, st, proto.BootConfigDone{})
+	if err := st.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = proto.ReadGuest(st)
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("the host is told %v", err)
 	}
 }
 
