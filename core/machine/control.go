@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"capsem/core/api"
 	"capsem/core/fault"
@@ -62,18 +63,32 @@ func (w *Worker) notRunning() error {
 	return fault.New(fault.Unavailable, "VM %s is %s", st.ID, st.State).WithHint("see capsem list")
 }
 
-// guest returns the agent while there is one.
-func (w *Worker) guest() (guestAgent, error) {
-	w.mu.Lock()
-	a, stands := w.agent, w.stands
-	w.mu.Unlock()
-	switch {
-	case stands != "":
-		return nil, w.standing(stands)
-	case a == nil:
-		return nil, w.notRunning()
+// agentTime is how long a request waits for a link that is being made anew, which mostly takes much less.
+const agentTime = 10 * time.Second
+
+// guest returns the agent, or why there is none. It waits a while for one that is to come back.
+func (w *Worker) guest(ctx context.Context) (guestAgent, error) {
+	ctx, cancel := context.WithTimeout(ctx, agentTime)
+	defer cancel()
+	for {
+		st, changed, _ := w.board.get()
+		w.mu.Lock()
+		a, stands := w.agent, w.stands
+		w.mu.Unlock()
+		switch {
+		case stands != "":
+			return nil, w.standing(stands)
+		case a != nil:
+			return a, nil
+		case st.State != lifecycle.Running:
+			return nil, w.notRunning()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, w.notRunning()
+		}
 	}
-	return a, nil
 }
 
 func (w *Worker) standing(why string) error {

@@ -34,6 +34,7 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 	if err != nil {
 		return cause(boot, err)
 	}
+	w.setAgent(a) // before anybody learns that the VM runs
 	w.board.update(func(st *proto.WorkerStatus) {
 		if st.State == lifecycle.Booting {
 			st.State = lifecycle.Running
@@ -117,8 +118,9 @@ func (w *Worker) reattach(down context.Context, vm hypervisor.Machine, pause tim
 
 func (w *Worker) setAgent(a guestAgent) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.agent = a
+	w.mu.Unlock()
+	w.board.update(func(*proto.WorkerStatus) {}) // wakes who waits for the agent
 }
 
 // attach connects to the guest and shakes hands.

@@ -31,7 +31,7 @@ var errEnding = errors.New("the VM is to end")
 
 // live boots the VM, again after each reboot, until it ends. It returns the last state and, for Defunct, why.
 func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
-	for {
+	for retried := false; ; {
 		exit, err := w.once(ctx)
 		switch {
 		case errors.Is(err, errEnding):
@@ -45,7 +45,14 @@ func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
 				return lifecycle.Stopped, ""
 			}
 			w.rebooted()
+			retried = false
 		case hypervisor.GuestPanic:
+			if !retried && !w.wasReady() && !w.wanted() {
+				// One boot in about fifty ends so under TCG with two CPUs: Linux patches its own code, and an emulated CPU trips over that.
+				w.log.Warn("the guest's kernel panicked while it booted; trying once more")
+				retried = true
+				continue
+			}
 			return lifecycle.Defunct, w.withConsole("the guest's kernel panicked")
 		default:
 			return lifecycle.Defunct, w.withConsole("the hypervisor died: " + exit.Detail)

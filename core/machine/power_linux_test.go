@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,6 +148,29 @@ func TestAPanicIsToldFromAPowerOff(t *testing.T) {
 	(<-press)(hypervisor.GuestPanic)
 	if st := k.ended(); st.State != lifecycle.Defunct || !strings.Contains(st.LastError, "panicked") {
 		t.Errorf("last status %+v", st)
+	}
+}
+
+func TestAGuestThatPanicsBeforeItIsReadyIsBootedOnceMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		panics int32
+		want   lifecycle.State
+	}{"once": {1, lifecycle.Running}, "always": {9, lifecycle.Defunct}} {
+		t.Run(name, func(t *testing.T) {
+			var boots atomic.Int32
+			serve := realGuest(t)
+			k := start(t, func(ctx context.Context, carrier net.Conn, p fake.Power) {
+				if boots.Add(1) <= c.panics {
+					p(hypervisor.GuestPanic)
+					return
+				}
+				serve(ctx, carrier, p)
+			})
+			st := k.until("an end of the boot", func(st proto.WorkerStatus) bool { return st.State != lifecycle.Booting })
+			if st.State != c.want || boots.Load() != 2 {
+				t.Errorf("after %d boots: %+v", boots.Load(), st)
+			}
+		})
 	}
 }
 

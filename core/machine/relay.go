@@ -15,7 +15,7 @@ import (
 
 // terminal joins a client with a PTY session of the guest; the session outlives the client.
 func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpen) error {
-	a, err := w.guest()
+	a, err := w.guest(ctx)
 	if err != nil {
 		return refuse(c, err)
 	}
@@ -77,7 +77,7 @@ func feed(c *client, st link.Stream, kinds ...proto.Kind) (left bool) {
 
 // file does one file operation in the guest.
 func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) error {
-	a, err := w.guest()
+	a, err := w.guest(ctx)
 	if err != nil {
 		return refuse(c, err)
 	}
@@ -177,7 +177,7 @@ func knownCode(code string) bool {
 
 // forward joins a client with a TCP port of the guest's loopback. Each side may end its own direction first.
 func (w *Worker) forward(ctx context.Context, c *client, port uint16) error {
-	a, err := w.guest()
+	a, err := w.guest(ctx)
 	if err != nil {
 		return refuse(c, err)
 	}

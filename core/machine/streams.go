@@ -25,7 +25,7 @@ const startTime = 30 * time.Second
 // exec runs a command. Attached, its stream is the client's connection and ends with it; detached, the client gets Started and
 // the command goes on.
 func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, detach bool) error {
-	a, err := w.guest()
+	a, err := w.guest(ctx)
 	if err != nil {
 		return refuse(c, err)
 	}
