@@ -22,9 +22,9 @@ func main() {
 	os.Exit(finish(os.Stderr, run(context.Background(), env)))
 }
 
-// finish prints why a personality failed, as one line, and returns the exit code.
+// finish prints why a personality failed, as one line and what belongs below it, and returns the exit code.
 func finish(stderr io.Writer, err error) int {
-	if line := fault.Line(err); line != "" && fault.ExitCode(err) != fault.ExitInterrupted {
+	if line := fault.Text(err); line != "" && fault.ExitCode(err) != fault.ExitInterrupted {
 		fmt.Fprintln(stderr, "capsem:", line)
 	}
 	return fault.ExitCode(err)

@@ -93,7 +93,7 @@ func (w *Worker) rebooted() {
 func (w *Worker) once(ctx context.Context) (hypervisor.Exit, error) {
 	limit := time.Duration(w.spec.ReadyTimeoutMS) * time.Millisecond
 	boot, cancel := context.WithTimeoutCause(ctx, limit, fault.New(fault.Timeout, "the guest was not ready within %s", limit).
-		WithHint("give it more with vm.ready_timeout in user.toml, or look at capsem logs"))
+		WithHint("give it more with vm.ready_timeout in user.toml"))
 	defer cancel()
 	boot, abandon := context.WithCancelCause(boot)
 	defer abandon(nil)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"capsem/core/fault"
 	"capsem/core/paths"
 )
 
@@ -65,11 +66,4 @@ func linesOf(text []byte) string {
 }
 
 // plain drops what could drive a terminal, and what is no text.
-func plain(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' || (r >= ' ' && r < 0x7f) || (r > 0xa0 && r != 0xfffd) {
-			return r
-		}
-		return -1
-	}, line)
-}
+func plain(line string) string { return strings.ReplaceAll(fault.Plain(line), "\ufffd", "") }

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
-	if line := fault.Line(err); line != "" && fault.ExitCode(err) != fault.ExitInterrupted {
+	if line := fault.Text(err); line != "" && fault.ExitCode(err) != fault.ExitInterrupted {
 		fmt.Fprintln(os.Stderr, "capsem:", line)
 	}
 	os.Exit(fault.ExitCode(err))
