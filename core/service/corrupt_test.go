@@ -1,13 +1,16 @@
 package service_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"capsem/core/api"
+	"capsem/core/fault"
 	"capsem/core/lifecycle"
+	"capsem/core/service"
 	"capsem/core/service/servicetest"
 )
 
@@ -123,5 +126,45 @@ func TestOnlyTheNewestFailedVMsAreKept(t *testing.T) {
 		if _, err := s.Logs(id, 1); (err == nil) != (i >= 2) {
 			t.Errorf("logs of number %d: %v", i, err)
 		}
+	}
+}
+
+func TestWhatCannotBeReadIsNotTakenForCorrupt(t *testing.T) {
+	home := servicetest.Home(t)
+	s, stop := again(t, home)
+	create(t, s, api.ProvisionRequest{Name: "dev", RAMMB: 300})
+	if _, err := s.Stop(t.Context(), "dev"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	// A directory cannot be read as a file, by root neither.
+	away := func(path string) (back func()) {
+		if err := errors.Join(os.Rename(path, path+".away"), os.Mkdir(path, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := errors.Join(os.Remove(path), os.Rename(path+".away", path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	back := away(home.Persistent("dev").Spec())
+	s, stop = again(t, home)
+	if vm := info(t, s, "dev"); vm.Status != lifecycle.Defunct || !strings.Contains(vm.LastError, "cannot be read") || vm.RAMMB != 300 {
+		t.Errorf("found %+v", vm)
+	}
+	if _, err := s.Resume(t.Context(), "dev"); err == nil {
+		t.Error("it was started")
+	}
+	stop()
+	back()
+	back = away(home.Registry())
+	if _, err := service.New(t.Context(), servicetest.Options(t, home)); err == nil || !strings.Contains(fault.Line(err), "cannot be read") {
+		t.Errorf("a list that cannot be read: %v", err)
+	}
+	back()
+	s, _ = again(t, home)
+	if vm := info(t, s, "dev"); vm.Status != lifecycle.Stopped || vm.RAMMB != 300 {
+		t.Errorf("afterwards %+v", vm)
 	}
 }

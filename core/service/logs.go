@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"capsem/core/api"
+	"capsem/core/lifecycle"
 	"capsem/core/paths"
 )
 
@@ -82,7 +83,12 @@ func (s *Service) FollowLogs(ctx context.Context, id string, lines int, w io.Wri
 	tick := time.NewTicker(followTick)
 	defer tick.Stop()
 	for {
-		over := v == nil || v.view().life == nil && v.view().state != "Created"
+		over := v == nil
+		if v != nil {
+			now := v.view()
+			over = now.life == nil && now.state != lifecycle.Created
+			files[0].path, files[1].path = now.dir.ProcessLog(), now.dir.SerialLog()
+		}
 		wrote := false
 		for _, f := range files {
 			n, err := f.more(out, lines)
@@ -96,8 +102,11 @@ func (s *Service) FollowLogs(ctx context.Context, id string, lines int, w io.Wri
 				return err
 			}
 		}
-		if over {
+		if over && !wrote { // all that was said before the end has been read
 			return nil
+		}
+		if over {
+			continue
 		}
 		select {
 		case <-tick.C:
@@ -139,16 +148,13 @@ func (f *followed) more(out *sections, lines int) (bool, error) {
 		f.file = file
 		data, f.at = tailOf(file, lines)
 	} else {
-		buf := make([]byte, 64<<10)
-		n, err := f.file.ReadAt(buf, f.at)
-		if err != nil && err != io.EOF {
-			return false, fmt.Errorf("follow log: %w", err)
+		var err error
+		if data, err = f.added(); err != nil {
+			return false, err
 		}
-		if info, err := f.file.Stat(); err == nil && info.Size() < f.at {
-			f.at = 0 // begun anew
+		if len(data) == 0 {
+			f.again()
 		}
-		data = buf[:n]
-		f.at += int64(n)
 	}
 	if len(data) == 0 {
 		return false, nil
@@ -159,6 +165,36 @@ func (f *followed) more(out *sections, lines int) (bool, error) {
 	}
 	_, err := out.w.Write(data)
 	return true, err //nolint:wrapcheck // an io.Writer hands errors through
+}
+
+// added reads what has been added.
+func (f *followed) added() ([]byte, error) {
+	buf := make([]byte, 64<<10)
+	n, err := f.file.ReadAt(buf, f.at)
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("follow log: %w", err)
+	}
+	if info, err := f.file.Stat(); err == nil && info.Size() < f.at {
+		f.at = 0 // begun anew
+	}
+	f.at += int64(n)
+	return buf[:n], nil
+}
+
+// again goes over to the file that has the log's name now, if the one that was read to its end has been put aside.
+func (f *followed) again() {
+	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return // not there yet, or its directory has another name
+	}
+	was, err := f.file.Stat()
+	is, err2 := file.Stat()
+	if err != nil || err2 != nil || os.SameFile(was, is) {
+		_ = file.Close() // nothing was written
+		return
+	}
+	f.close()
+	f.file, f.at = file, 0
 }
 
 // ServiceLogs is the end of the service's own log.

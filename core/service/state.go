@@ -49,6 +49,10 @@ func (s *Service) loadRegistry() (map[string]Entry, error) {
 	if err == nil {
 		return vms, nil
 	}
+	if unreadable(err) {
+		return nil, fault.Wrap(err, fault.Internal, "the list of named VMs cannot be read (%s)", err).
+			WithHint("nothing was changed; start the service again when %s can be read", path)
+	}
 	aside, moved := moveAside(path, time.Now())
 	if moved != nil {
 		return nil, fault.Wrap(errors.Join(err, moved), fault.Internal, "%s is corrupt and cannot be moved aside", path).
@@ -70,11 +74,14 @@ func (s *Service) loadNamed(reg map[string]Entry, deleted map[string]bool) error
 		}
 		dir := s.opts.Home.Persistent(e.Name())
 		spec, err := s.recoverSpec(e.Name(), dir, reg)
-		if err != nil {
-			return err
-		}
 		v := newVM(spec, dir, lifecycle.Stopped)
 		v.state, v.lastError = settle(dir)
+		if unreadable(err) {
+			v.state, v.lastError = lifecycle.Defunct, "its description cannot be read: "+err.Error()
+			s.notice("the description of a VM cannot be read", "vm", e.Name(), "error", err)
+		} else if err != nil {
+			return err
+		}
 		s.vms[spec.ID] = v
 	}
 	for name, entry := range reg {
@@ -89,15 +96,27 @@ func (s *Service) loadNamed(reg map[string]Entry, deleted map[string]bool) error
 	return nil
 }
 
-// recoverSpec reads vm.json of a named VM. One that is missing or does not parse is made again from the registry, else from the
+// unreadable reports whether a file could not be read, which says nothing about what is in it.
+func unreadable(err error) bool {
+	_, ok := errors.AsType[*fs.PathError](err)
+	return ok && !errors.Is(err, fs.ErrNotExist)
+}
+
+// recoverSpec reads vm.json of a named VM. One that cannot be read stays as it is, and an unreadable error comes with what the
+// registry knows. One that is missing or does not parse is made again from the registry, else from the
 // defaults: the VM's disk is what matters.
 func (s *Service) recoverSpec(name string, dir paths.VM, reg map[string]Entry) (proto.VMSpec, error) {
 	spec, err := readSpec(dir.Spec())
 	if err == nil && spec.Name != name {
 		err = fmt.Errorf("it is of a VM named %.80q", spec.Name)
 	}
-	if err == nil {
+	switch entry, ok := reg[name]; {
+	case err == nil:
 		return spec, nil
+	case unreadable(err) && ok:
+		return entry.spec(), err
+	case unreadable(err):
+		return proto.VMSpec{ID: name, Name: name}, err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		aside, moved := moveAside(dir.Spec(), time.Now())

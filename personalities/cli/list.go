@@ -100,7 +100,7 @@ func lastLine(text string) string {
 }
 
 // clean makes one line of a guest's text safe for a terminal.
-func clean(text string) string { return fault.Line(&fault.Error{Message: text}) }
+func clean(text string) string { return fault.Plain(text) }
 
 // printJSON prints a value as indented JSON.
 func (s *session) printJSON(v any) error {
