@@ -70,18 +70,27 @@ func vmTable(vms []api.SandboxInfo) string {
 	var out strings.Builder
 	for i, line := range lines {
 		out.WriteString(line)
-		if i > 0 && i <= len(vms) && vms[i-1].Status == lifecycle.Defunct {
-			out.WriteString(epitaph(vms[i-1]))
+		if i > 0 && i <= len(vms) {
+			out.WriteString(below(vms[i-1]))
 		}
 	}
 	return out.String()
 }
 
-// epitaph is the last log line of a VM that died, and what to do about it.
-func epitaph(vm api.SandboxInfo) string {
+// below is what a VM's line in the table does not say: what it waits for, or why it died and what to do about it.
+func below(vm api.SandboxInfo) string {
+	switch {
+	case vm.Status == lifecycle.Running && vm.Step != "":
+		return "  " + clean(vm.Step) + "\n"
+	case vm.Status != lifecycle.Defunct:
+		return ""
+	}
 	text := ""
-	if last := lastLine(vm.LastError); last != "" {
-		text = "  last log line: " + last + "\n"
+	if why, more, _ := strings.Cut(strings.TrimSpace(vm.LastError), "\n"); why != "" {
+		text = "  " + lastLine(why) + "\n"
+		if last := lastLine(more); last != "" {
+			text += "  last log line: " + last + "\n"
+		}
 	}
 	if vm.Persistent {
 		return text + fmt.Sprintf("  capsem resume %s starts it again; capsem logs %s tells more\n", vm.ID, vm.ID)

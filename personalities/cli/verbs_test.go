@@ -100,15 +100,19 @@ func TestListShowsTheLastWordOfADeadVMWithoutItsEscapes(t *testing.T) {
 		{ID: "ab12", Status: lifecycle.Running, RAMMB: 2048, CPUs: 2, UptimeSecs: 3900},
 		{ID: "dev", Name: "dev", Persistent: true, Status: lifecycle.Defunct, RAMMB: 512, CPUs: 1, LastError: "QEMU died\nfirst\n\x1b[2Jlast words"},
 		{ID: "old", Name: "old", Persistent: true, Status: lifecycle.Stopped, RAMMB: 1536, CPUs: 8},
+		{ID: "x", Status: lifecycle.Running, RAMMB: 256, CPUs: 1, Step: "standing still"},
 	}})
 	r := f.capsem(nil, "list")
 	//nolint:dupword // a named VM's id is its name
 	want := `ID    NAME  STATUS   RAM     CPUs  UPTIME
 ab12  -     Running  2 GB    2     1h 05m
 dev   dev   Defunct  512 MB  1     -
-  last log line: [2Jlast words
+  QEMU died
+  last log line: last words
   capsem resume dev starts it again; capsem logs dev tells more
 old   old   Stopped  1.5 GB  8     -
+x     -     Running  256 MB  1     0s
+  standing still
 `
 	if r.stdout != want || r.code != 0 {
 		t.Errorf("code %d\n%s\nwant\n%s", r.code, r.stdout, want)
@@ -138,7 +142,7 @@ func TestJobsAreATableAndOneJobHasItsOutput(t *testing.T) {
 	f := newService(t)
 	f.answer("GET /jobs/dev", api.JobsReply{Jobs: []proto.Job{job, {ID: "j0", Kind: "read", What: "a", State: proto.JobRunning, StartedNS: start}}})
 	f.answer("GET /jobs/dev/j1", job)
-	if r := f.capsem(nil, "jobs", "dev"); !strings.Contains(r.stdout, "j1   done     2     2s    make ]\n") || !strings.Contains(r.stdout, "read a\n") {
+	if r := f.capsem(nil, "jobs", "dev"); !strings.Contains(r.stdout, "j1   done     2     2s    make\n") || !strings.Contains(r.stdout, "read a\n") {
 		t.Errorf("%+v", r)
 	}
 	r := f.capsem(nil, "jobs", "dev", "j1", "--wait")
