@@ -111,7 +111,7 @@ dev   dev   Defunct  512 MB  1     -
   last log line: last words
   capsem resume dev starts it again; capsem logs dev tells more
 old   old   Stopped  1.5 GB  8     -
-x     -     Running  256 MB  1     0s
+x     -     Running  256 MB  1     -
   standing still
 `
 	if r.stdout != want || r.code != 0 {
