@@ -32,7 +32,7 @@
 //	POST   /purge                         PurgeRequest -> PurgeReply
 //	POST   /run                           RunRequest -> ExecReply
 //	GET    /service-logs                  text, last 100 KiB
-//	POST   /shutdown                      Success; the service exits, VMs keep running
+//	POST   /shutdown                      ShutdownReply; the service exits, VMs keep running
 package api
 
 import (
@@ -54,6 +54,13 @@ const (
 	// VersionHeader carries the build version, both ways.
 	VersionHeader = "Capsem-Version"
 )
+
+// ShutdownReply answers POST /shutdown.
+type ShutdownReply struct {
+	Success bool `json:"success"`
+	// Attached is how many commands with a client, and forwarded connections, end with the service.
+	Attached int `json:"attached"`
+}
 
 // ErrorBody is every error answer.
 type ErrorBody struct {

@@ -206,7 +206,7 @@ func TestClientsThatStartTheServiceAtOnceGetTheSameOne(t *testing.T) {
 			t.Errorf("services %v", pids)
 		}
 	}
-	_ = New(home, Options{}).Shutdown(t.Context()) // it exits without an answer
+	_, _ = New(home, Options{}).Shutdown(t.Context()) // it exits without an answer
 }
 
 func TestAServiceThatCannotStartSaysWhy(t *testing.T) {

@@ -122,9 +122,8 @@ func (c *Client) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
 }
 
 // Shutdown ends the service; VMs keep running.
-func (c *Client) Shutdown(ctx context.Context) error {
-	_, err := call[api.Success](ctx, c, http.MethodPost, "/shutdown", nil)
-	return err
+func (c *Client) Shutdown(ctx context.Context) (api.ShutdownReply, error) {
+	return call[api.ShutdownReply](ctx, c, http.MethodPost, "/shutdown", nil)
 }
 
 func filePath(id, what, path string, more url.Values) string {

@@ -16,11 +16,13 @@ func Line(err error) string {
 // Text is Line and below it, each indented, the further lines of the message, such as the end of a guest's console.
 func Text(err error) string {
 	line, more := lines(err)
+	var lineSb19 strings.Builder
 	for text := range strings.Lines(more) {
 		if text = Plain(text); text != "" {
-			line += "\n  " + text
+			lineSb19.WriteString("\n  " + text)
 		}
 	}
+	line += lineSb19.String()
 	return line
 }
 
@@ -43,7 +45,7 @@ func lines(err error) (line, more string) {
 }
 
 // sequence is a control sequence of a terminal (ECMA-48): CSI with its parameters, OSC up to its end, or two characters.
-var sequence = regexp.MustCompile(`(\x1b\[|\x{9b})[0-?]*[ -/]*[@-~]|\x1b\][^\x00-\x1f]*(\x07|\x1b\\)?|\x1b[ -/]*[0-~]`)
+var sequence = regexp.MustCompile(`(\x1b\[|\x{9b})[0-?]*[\x20-\x2f]*[@-~]|\x1b\][^\x00-\x1f]*(\x07|\x1b\\)?|\x1b[\x20-\x2f]*[0-~]`)
 
 // Plain makes one line of a text that may quote a guest, and must not drive the terminal: without control sequences, with runs of
 // control characters and blanks as one space.

@@ -87,6 +87,6 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/purge", summary: "Destroy the temporary VMs, and the named ones too", in: api.PurgeRequest{}, out: api.PurgeReply{}, run: s.purge},
 		{method: "POST", path: "/run", summary: "Run a command in a VM made for it", in: api.RunRequest{}, out: api.ExecReply{}, run: s.runOnce},
 		{method: "GET", path: "/service-logs", summary: "The end of the service's log", out: plain, run: s.serviceLogs},
-		{method: "POST", path: "/shutdown", summary: "End the service; VMs keep running", out: api.Success{}, run: s.stopService},
+		{method: "POST", path: "/shutdown", summary: "End the service; VMs keep running", out: api.ShutdownReply{}, run: s.stopService},
 	}
 }

@@ -192,8 +192,8 @@ func TestShutdownEndsTheServerAndLeavesTheVMs(t *testing.T) {
 	if kind, _, err := proto.NewStreamReader(conn).Next(); err != nil || kind != proto.KindStarted {
 		t.Fatalf("frame of kind %d, %v", kind, err)
 	}
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
+	if r, err := s.Shutdown(t.Context()); err != nil || r.Attached != 1 {
+		t.Fatalf("%+v, %v", r, err)
 	}
 	s.stop() // waits
 	if _, _, exit := frames(t, conn); exit != "" {

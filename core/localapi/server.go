@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type Server struct {
 	document []byte
 	// busy waits for handlers, also of connections that were taken over.
 	busy sync.WaitGroup
+	// attached counts connections that were taken over and go on: commands with a client, and forwards.
+	attached atomic.Int32
 }
 
 // New makes a server. shutdown is called when a client asks the service to end.

@@ -43,6 +43,8 @@ func (s *Server) execStream(w http.ResponseWriter, r *http.Request) error {
 		sendError(client, err)
 		return nil
 	}
+	s.attached.Add(1)
+	defer s.attached.Add(-1)
 	splice(ctx, client, worker, false)
 	return nil
 }
@@ -139,6 +141,8 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request) error {
 		return errors.Join(err, worker.Close())
 	}
 	defer client.Close()
+	s.attached.Add(1)
+	defer s.attached.Add(-1)
 	splice(ctx, client, worker, true)
 	return nil
 }

@@ -109,7 +109,7 @@ func (s *Server) serviceLogs(w http.ResponseWriter, _ *http.Request) error {
 
 func (s *Server) stopService(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Connection", "close")
-	writeJSON(w, http.StatusOK, api.Success{Success: true})
+	writeJSON(w, http.StatusOK, api.ShutdownReply{Success: true, Attached: int(s.attached.Load())})
 	_ = http.NewResponseController(w).Flush() // a client that left needs no answer
 	s.shutdown()
 	return nil

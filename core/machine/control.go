@@ -101,9 +101,9 @@ func (w *Worker) stall(why string) {
 	before := w.stands
 	w.stands = why
 	w.mu.Unlock()
-	switch {
-	case why == before:
-	case why == "":
+	switch why {
+	case before:
+	case "":
 		w.log.Info("the VM goes on")
 		w.board.step("")
 	default:

@@ -96,7 +96,7 @@ func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
 	case w.state == lifecycle.Stopped || w.state == lifecycle.Suspended:
 		return nil
 	}
-	v.update(func() { v.state, v.lastError = lifecycle.Stopped, "" }) // Defunct and Created may both go there
+	v.update(func() { v.state = lifecycle.Stopped }) // Defunct and Created may both go there; why it died is told until the next start
 	s.noteEnd(w, lifecycle.Stopped, "")
 	return nil
 }

@@ -52,11 +52,20 @@ func (s *session) serviceStop(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := svc.Shutdown(ctx); err != nil {
+	reply, err := svc.Shutdown(ctx)
+	if err != nil {
 		if svcDown(err) {
 			return s.print("the service was not running\n")
 		}
 		return err //nolint:wrapcheck // a fault
 	}
-	return s.print("the service has stopped; VMs keep running\n")
+	text := "the service has stopped; VMs keep running"
+	switch reply.Attached {
+	case 0:
+	case 1:
+		text += "; one command or forward that was attached has ended with it"
+	default:
+		text += fmt.Sprintf("; %d commands and forwards that were attached have ended with it", reply.Attached)
+	}
+	return s.print(text + "\n")
 }

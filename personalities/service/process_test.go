@@ -162,7 +162,7 @@ func TestEndsInOrderOnSignalsAndOnRequest(t *testing.T) {
 	for name, end := range map[string]func(c *client.Client, d *daemon) error{
 		"SIGTERM": func(_ *client.Client, d *daemon) error { return d.cmd.Process.Signal(syscall.SIGTERM) },
 		"SIGINT":  func(_ *client.Client, d *daemon) error { return d.cmd.Process.Signal(syscall.SIGINT) },
-		"request": func(c *client.Client, _ *daemon) error { return c.Shutdown(t.Context()) },
+		"request": func(c *client.Client, _ *daemon) error { _, err := c.Shutdown(t.Context()); return err },
 	} {
 		home := servicetest.Home(t)
 		d := start(t, home, "")
