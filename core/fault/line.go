@@ -45,7 +45,7 @@ func lines(err error) (line, more string) {
 }
 
 // sequence is a control sequence of a terminal (ECMA-48): CSI with its parameters, OSC up to its end, or two characters.
-var sequence = regexp.MustCompile(`(\x1b\[|\x{9b})[0-?]*[\x20-\x2f]*[@-~]|\x1b\][^\x00-\x1f]*(\x07|\x1b\\)?|\x1b[\x20-\x2f]*[0-~]`)
+var sequence = regexp.MustCompile(`(\x1b\[|\x{9b})[0-?]*[\x20-\x2f]*[\x40-\x7e]|\x1b\][^\x00-\x1f]*(\x07|\x1b\\)?|\x1b[\x20-\x2f]*[\x30-\x7e]`)
 
 // Plain makes one line of a text that may quote a guest, and must not drive the terminal: without control sequences, with runs of
 // control characters and blanks as one space.
