@@ -68,6 +68,12 @@ type Spec struct {
 	Accelerator Accelerator
 	// UID and GID are who the hypervisor process runs as when we are root; 0 leaves them.
 	UID, GID uint32
+	// RAM, when set, is a file of MemoryMB that is the machine's memory. Shared memory is written to it; of private memory it is where
+	// the machine begins, and what is written stays the machine's own. Where there is none the memory has no file.
+	RAM       *os.File
+	RAMShared bool
+	// State, when set, is what Saver.Save has written of a machine with the same spec: Create goes on from there instead of booting.
+	State *os.File
 	// OnStall, when set, is told why the machine stands still by itself, as when the host's disk is full, and "" when it goes on. It
 	// must not block.
 	OnStall func(why string)
@@ -126,9 +132,10 @@ type Lifecycle interface {
 	Kill(ctx context.Context) error
 }
 
-// Saver is implemented by machines that can be saved (Capabilities.SaveRestore); built with the instant-VM issue.
+// Saver is implemented by machines that can be saved (Capabilities.SaveRestore).
 type Saver interface {
-	// Save writes the machine's state to an open file while it is paused.
+	// Save writes the state of a paused machine to an open file: devices and CPUs, and the memory unless that is shared with
+	// Spec.RAM, which then holds it. The machine stays paused; its disks are to be copied before it goes on.
 	Save(ctx context.Context, to *os.File) error
 }
 

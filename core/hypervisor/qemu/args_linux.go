@@ -62,6 +62,7 @@ func commandLine(s hypervisor.Spec, e ends) (*command, error) {
 		"-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMB)+"M")
 	c.accelerator(s)
 	console := board(c, s.Arch)
+	c.memory(s)
 	c.add("-kernel", c.reopened(s.Kernel), "-initrd", c.reopened(s.Initrd), "-append", fmt.Sprintf("console=%s %s capsem.carrier=%s", console, s.Cmdline, carrier))
 	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.fd(e.qmp)), "-mon", "chardev=qmp,mode=control")
 	c.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", c.fd(e.console)), "-serial", "chardev:console")
@@ -83,6 +84,28 @@ func (c *command) accelerator(s hypervisor.Spec) {
 	}
 	c.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbMB), "-cpu", "max")
 }
+
+// memory adds the RAM, by one name whatever it is made of, since saved states refer to it.
+func (c *command) memory(s hypervisor.Spec) {
+	ram := fmt.Sprintf("memory-backend-ram,id=%s,size=%dM", ramName, s.MemoryMB)
+	if s.RAM != nil {
+		share := "off"
+		if s.RAMShared {
+			share = "on"
+		}
+		ram = fmt.Sprintf("memory-backend-file,id=%s,size=%dM,mem-path=%s,share=%s", ramName, s.MemoryMB, c.reopened(s.RAM), share)
+	}
+	c.add("-object", ram, "-machine", "memory-backend="+ramName)
+	if s.Arch == "amd64" { // the kernel takes a changed generation id for the order to reseed
+		c.add("-device", "vmgenid,guid=auto")
+	}
+	if s.State != nil {
+		c.add("-incoming", "defer")
+	}
+}
+
+// ramName is what the RAM is called.
+const ramName = "ram"
 
 // board chooses the machine type, without what no guest of ours uses, and returns the name of its console.
 func board(c *command, arch string) (console string) {

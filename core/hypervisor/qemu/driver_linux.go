@@ -63,7 +63,7 @@ func (d *driver) Capabilities(ctx context.Context) (hypervisor.Capabilities, err
 		return hypervisor.Capabilities{}, err
 	}
 	d.known = hypervisor.Capabilities{
-		Pause: true, Accelerators: []hypervisor.Accelerator{hypervisor.KVM, hypervisor.TCG}, Version: v,
+		Pause: true, SaveRestore: true, Accelerators: []hypervisor.Accelerator{hypervisor.KVM, hypervisor.TCG}, Version: v,
 	}
 	return d.known, nil
 }
@@ -140,6 +140,8 @@ func check(s hypervisor.Spec) error {
 		return errors.New("create machine: no CPUs or memory")
 	case s.Accelerator != hypervisor.KVM && s.Accelerator != hypervisor.TCG:
 		return fmt.Errorf("create machine: accelerator %q is none of QEMU's", s.Accelerator)
+	case s.RAMShared && s.RAM == nil:
+		return errors.New("create machine: memory without a file cannot be shared")
 	case s.ShareDir != "":
 		return errors.New("create machine: QEMU shares no directories, the link carries files")
 	}

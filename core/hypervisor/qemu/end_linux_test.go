@@ -19,7 +19,7 @@ func ended(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	closeAll(theirs.all())
-	m := &machine{log: slog.New(slog.DiscardHandler), down: make(chan struct{}), monitor: newMonitor(ours[0]), link: newLinkPort(ours[2])}
+	m := &machine{log: slog.New(slog.DiscardHandler), dying: make(chan struct{}), down: make(chan struct{}), monitor: newMonitor(ours[0]), link: newLinkPort(ours[2])}
 	close(m.monitor.events)
 	m.cmd = exec.CommandContext(t.Context(), "/bin/true")
 	if err := m.cmd.Start(); err != nil {

@@ -63,7 +63,11 @@ func (m *machine) launch(ctx context.Context, program string) (err error) {
 	go m.supervise(ours[1], log)
 	stop := context.AfterFunc(ctx, func() { m.end(hypervisor.Killed) })
 	defer stop()
-	if err := m.monitor.Connect(); err != nil {
+	err = m.monitor.Connect()
+	if err == nil && m.spec.State != nil {
+		err = m.load(ctx)
+	}
+	if err != nil {
 		m.end(hypervisor.Killed)
 		<-m.down
 		return m.explain(ctx, err)
@@ -222,7 +226,7 @@ func (m *machine) run(ctx context.Context, what string, f func() error) error {
 // Start lets the virtual CPUs run, for the first time.
 func (m *machine) Start(ctx context.Context) error {
 	err := errors.New("start machine: it was started before")
-	m.started.Do(func() { err = m.run(ctx, "start", m.qmp.Cont) })
+	m.started.Do(func() { err = m.run(ctx, "start", m.proceed) })
 	select {
 	case <-m.down:
 		return hypervisor.ErrGone

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -100,7 +102,10 @@ func (m *monitor) Disconnect() error {
 func (m *monitor) Events(context.Context) (<-chan qmp.Event, error) { return m.events, nil }
 
 // Run sends one command and returns QEMU's answer.
-func (m *monitor) Run(command []byte) ([]byte, error) {
+func (m *monitor) Run(command []byte) ([]byte, error) { return m.runWith(command, nil) }
+
+// runWith is Run with a file passed along.
+func (m *monitor) runWith(command []byte, f *os.File) ([]byte, error) {
 	m.run.Lock()
 	defer m.run.Unlock()
 	timer := time.NewTimer(replyTime)
@@ -108,7 +113,7 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 	if err := m.conn.SetWriteDeadline(time.Now().Add(replyTime)); err != nil {
 		return nil, fmt.Errorf("ask QEMU: %w", err)
 	}
-	if _, err := m.conn.Write(append(bytes.TrimSpace(command), '\n')); err != nil {
+	if err := m.send(append(bytes.TrimSpace(command), '\n'), f); err != nil {
 		return nil, fmt.Errorf("ask QEMU: %w", err)
 	}
 	select {
@@ -120,6 +125,19 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 		_ = m.conn.Close()
 		return nil, errors.New("ask QEMU: no answer")
 	}
+}
+
+func (m *monitor) send(line []byte, f *os.File) error {
+	if f == nil {
+		_, err := m.conn.Write(line)
+		return err //nolint:wrapcheck // by the caller
+	}
+	conn, ok := m.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("this connection passes no files")
+	}
+	_, _, err := conn.WriteMsgUnix(line, unix.UnixRights(int(f.Fd())), nil)
+	return err //nolint:wrapcheck // by the caller
 }
 
 // read sorts lines into answers and events until the connection ends.
