@@ -32,6 +32,9 @@
 //	POST   /purge                         PurgeRequest -> PurgeReply
 //	POST   /run                           RunRequest -> ExecReply
 //	GET    /service-logs                  text, last 100 KiB
+//	GET    /templates                     TemplatesReply
+//	POST   /templates/rebuild             RebuildTemplateRequest -> TemplatesReply
+//	POST   /templates/prune               PruneTemplatesReply
 //	POST   /shutdown                      ShutdownReply; the service exits, VMs keep running
 package api
 
@@ -54,6 +57,41 @@ const (
 	// VersionHeader carries the build version, both ways.
 	VersionHeader = "Capsem-Version"
 )
+
+// TemplatesReply lists what new VMs may start from, the one that was used last first.
+type TemplatesReply struct {
+	Templates []Template `json:"templates"`
+	// Making says that one is being made.
+	Making bool `json:"making"`
+}
+
+// Template is a saved guest from which VMs of the same image and sizes start without booting.
+type Template struct {
+	Key string `json:"key"`
+	// Version is the image's.
+	Version     string `json:"version"`
+	CPUs        int    `json:"cpus"`
+	RAMMB       int    `json:"ram_mb"`
+	DiskMB      int    `json:"disk_mb"`
+	Accelerator string `json:"accelerator"`
+	// MadeAt and UsedAt are RFC 3339; SizeBytes is what it takes on disk.
+	MadeAt    string `json:"made_at"`
+	UsedAt    string `json:"used_at"`
+	SizeBytes int64  `json:"size_bytes"`
+}
+
+// RebuildTemplateRequest asks for the template for VMs of these sizes to be made anew; 0 means as the settings say.
+type RebuildTemplateRequest struct {
+	CPUs   int `json:"cpus,omitempty"`
+	RAMMB  int `json:"ram_mb,omitempty"`
+	DiskMB int `json:"disk_mb,omitempty"`
+}
+
+// PruneTemplatesReply counts what was removed.
+type PruneTemplatesReply struct {
+	Success bool `json:"success"`
+	Pruned  int  `json:"pruned"`
+}
 
 // ShutdownReply answers POST /shutdown.
 type ShutdownReply struct {
@@ -122,6 +160,8 @@ type ProvisionRequest struct {
 	Env map[string]string `json:"env,omitempty"`
 	// NoWait answers as soon as the worker runs instead of when the guest answers.
 	NoWait bool `json:"no_wait,omitempty"`
+	// Cold boots the VM even where it could go on from a template.
+	Cold bool `json:"cold,omitempty"`
 }
 
 // ProvisionReply names the VM.
@@ -156,6 +196,8 @@ type SandboxInfo struct {
 	LastError string `json:"last_error,omitempty"`
 	// Step is what a Booting VM is doing.
 	Step string `json:"step,omitempty"`
+	// Warm says that it went on from a template instead of booting.
+	Warm bool `json:"warm,omitempty"`
 	// BootStages is the guest's own timing; BootMS from worker start to ready.
 	BootStages []proto.BootStage `json:"boot_stages,omitempty"`
 	BootMS     int64             `json:"boot_ms,omitempty"`

@@ -121,6 +121,21 @@ func (c *Client) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
 	return call[api.PurgeReply](ctx, c, http.MethodPost, "/purge", api.PurgeRequest{All: all})
 }
 
+// Templates lists what new VMs may start from.
+func (c *Client) Templates(ctx context.Context) (api.TemplatesReply, error) {
+	return call[api.TemplatesReply](ctx, c, http.MethodGet, "/templates", nil)
+}
+
+// RebuildTemplate makes the template for VMs of these sizes anew, and waits for it.
+func (c *Client) RebuildTemplate(ctx context.Context, req api.RebuildTemplateRequest) (api.TemplatesReply, error) {
+	return call[api.TemplatesReply](ctx, c, http.MethodPost, "/templates/rebuild", req)
+}
+
+// PruneTemplates removes all templates.
+func (c *Client) PruneTemplates(ctx context.Context) (api.PruneTemplatesReply, error) {
+	return call[api.PruneTemplatesReply](ctx, c, http.MethodPost, "/templates/prune", nil)
+}
+
 // Shutdown ends the service; VMs keep running.
 func (c *Client) Shutdown(ctx context.Context) (api.ShutdownReply, error) {
 	return call[api.ShutdownReply](ctx, c, http.MethodPost, "/shutdown", nil)

@@ -36,6 +36,8 @@ type VM struct {
 	Accelerator string
 	// ReadyTimeout is how long a guest may take until it answers.
 	ReadyTimeout time.Duration
+	// WarmStart lets new VMs go on from a template, a saved guest, which is made after the first start of its kind.
+	WarmStart bool
 }
 
 // Log is how much is logged.
@@ -49,6 +51,7 @@ type file struct {
 	VM struct {
 		Accelerator  *string `toml:"accelerator"`
 		ReadyTimeout *string `toml:"ready_timeout"`
+		WarmStart    *bool   `toml:"warm_start"`
 		Resources    struct {
 			CPUCount         *int `toml:"cpu_count"`
 			RAMMB            *int `toml:"ram_mb"`
@@ -116,6 +119,9 @@ func (s *Settings) apply(name string, text []byte) error {
 	c.word(&s.VM.Accelerator, f.VM.Accelerator, "vm.accelerator", "auto", "kvm", "tcg")
 	c.word(&s.Log.Level, f.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.duration(&s.VM.ReadyTimeout, f.VM.ReadyTimeout, "vm.ready_timeout", time.Second, time.Hour)
+	if f.VM.WarmStart != nil {
+		s.VM.WarmStart = *f.VM.WarmStart
+	}
 	return c.err
 }
 

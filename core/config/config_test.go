@@ -31,7 +31,7 @@ func TestCorpOverridesUserOverridesDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Settings{
-		VM:  VM{CPUs: 3, RAMMB: 1024, DiskMB: 4096, MaxVMs: 2, Accelerator: "tcg", ReadyTimeout: 3 * time.Second},
+		VM:  VM{CPUs: 3, RAMMB: 1024, DiskMB: 4096, MaxVMs: 2, Accelerator: "tcg", ReadyTimeout: 3 * time.Second, WarmStart: true},
 		Log: Log{Level: "info"},
 	}
 	if *got != want {

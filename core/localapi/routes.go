@@ -2,6 +2,7 @@ package localapi
 
 import (
 	"net/http"
+	"slices"
 
 	"capsem/core/api"
 	"capsem/core/proto"
@@ -32,12 +33,34 @@ const (
 )
 
 func (s *Server) table() []route {
-	path := param{"path", "string", "a path beneath /root, or an absolute one", true}
-	mode := param{"mode", "string", "permission bits in octal", false}
+	return slices.Concat(s.vmRoutes(), s.templateRoutes(), s.serviceRoutes())
+}
+
+func (s *Server) templateRoutes() []route {
+	return []route{
+		{method: "GET", path: "/templates", summary: "What new VMs may start from", out: api.TemplatesReply{}, run: s.templates},
+		{
+			method: "POST", path: "/templates/rebuild", summary: "Make the template for VMs of these sizes anew", in: api.RebuildTemplateRequest{},
+			out: api.TemplatesReply{}, run: s.rebuildTemplate,
+		},
+		{method: "POST", path: "/templates/prune", summary: "Remove all templates", out: api.PruneTemplatesReply{}, run: s.pruneTemplates},
+	}
+}
+
+func (s *Server) serviceRoutes() []route {
 	return []route{
 		{method: "GET", path: "/version", summary: "Which service runs", out: api.VersionReply{}, run: s.version},
 		{method: "GET", path: "/status", summary: "The service's own state", out: api.ServiceStatus{}, run: s.status},
 		{method: "GET", path: "/openapi.json", summary: "This document", out: map[string]any{}, run: s.openAPI},
+		{method: "GET", path: "/service-logs", summary: "The end of the service's log", out: plain, run: s.serviceLogs},
+		{method: "POST", path: "/shutdown", summary: "End the service; VMs keep running", out: api.ShutdownReply{}, run: s.stopService},
+	}
+}
+
+func (s *Server) vmRoutes() []route {
+	path := param{"path", "string", "a path beneath /root, or an absolute one", true}
+	mode := param{"mode", "string", "permission bits in octal", false}
+	return []route{
 		{method: "POST", path: "/provision", summary: "Make a VM and start it", in: api.ProvisionRequest{}, out: api.ProvisionReply{}, run: s.provision},
 		{method: "GET", path: "/list", summary: "Every VM", out: api.ListReply{}, run: s.list},
 		{method: "GET", path: "/info/{id}", summary: "One VM", out: api.SandboxInfo{}, run: s.info},
@@ -86,7 +109,5 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/persist/{id}", summary: "Name a temporary VM, so that it stays", in: api.PersistRequest{}, out: api.Success{}, run: s.persist},
 		{method: "POST", path: "/purge", summary: "Destroy the temporary VMs, and the named ones too", in: api.PurgeRequest{}, out: api.PurgeReply{}, run: s.purge},
 		{method: "POST", path: "/run", summary: "Run a command in a VM made for it", in: api.RunRequest{}, out: api.ExecReply{}, run: s.runOnce},
-		{method: "GET", path: "/service-logs", summary: "The end of the service's log", out: plain, run: s.serviceLogs},
-		{method: "POST", path: "/shutdown", summary: "End the service; VMs keep running", out: api.ShutdownReply{}, run: s.stopService},
 	}
 }

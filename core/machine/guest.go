@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"capsem/core/hypervisor"
-	"capsem/core/machine/disk"
 	"capsem/core/proto"
 )
 
@@ -23,6 +22,9 @@ type parts struct {
 	why         string
 	boot        *Boot
 	system      *os.File
+	// tryWarm says that a template may be used, warm what of it is.
+	tryWarm bool
+	warm    *warm
 }
 
 // close gives the files back; the machine has its own.
@@ -30,6 +32,7 @@ func (p *parts) close() {
 	if p.boot != nil && p.boot.Close != nil {
 		_ = p.boot.Close() // only read
 	}
+	p.warm.close()
 	if p.system != nil {
 		_ = p.system.Close() // the machine's copy is what counts
 	}
@@ -38,37 +41,47 @@ func (p *parts) close() {
 // gather resolves the accelerator, opens the image and makes the disk, all at once.
 func (w *Worker) gather(ctx context.Context) (*parts, error) {
 	w.board.step("checking the image, the disk and the accelerator")
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	p := &parts{}
-	var errs [3]error
-	var wg sync.WaitGroup
-	for i, f := range []func() error{
-		func() (err error) {
+	p := &parts{tryWarm: w.mayBeWarm()}
+	steps := []func(context.Context) error{
+		func(ctx context.Context) (err error) {
 			p.accelerator, p.why, err = w.cfg.Resolve(ctx, hypervisor.Accelerator(w.spec.Accelerator))
 			return err
 		},
-		func() (err error) {
+		func(ctx context.Context) (err error) {
 			p.boot, err = w.cfg.Assets(ctx, w.spec.AssetVersion)
 			return err
 		},
-		func() (err error) {
-			p.system, err = disk.Open(ctx, w.cfg.Home, w.dirNow(), w.spec.DiskMB, w.cfg.DiskFormat)
-			return err //nolint:wrapcheck // says what it did
-		},
-	} {
+	}
+	openDisk := func(ctx context.Context) error { return w.systemDisk(ctx, p) }
+	if !p.tryWarm {
+		steps = append(steps, openDisk)
+	}
+	err := together(ctx, steps)
+	if err == nil && p.tryWarm { // which template fits depends on the others
+		err = openDisk(ctx)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// together takes steps at the same time.
+func together(ctx context.Context, steps []func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(steps))
+	var wg sync.WaitGroup
+	for i, f := range steps {
 		wg.Go(func() {
-			if errs[i] = f(); errs[i] != nil {
+			if errs[i] = f(ctx); errs[i] != nil {
 				cancel() // the others are in vain
 			}
 		})
 	}
 	wg.Wait()
-	if err := first(errs[:]); err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, nil
+	return first(errs)
 }
 
 // first returns the error that the others are not the consequence of.
@@ -89,24 +102,34 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 	}
 	defer p.close()
 	w.board.step("starting the hypervisor")
-	vm, err := w.cfg.Driver.Create(ctx, hypervisor.Spec{
+	spec := w.machineSpec(p)
+	if p.warm != nil {
+		spec.RAM, spec.State = p.warm.ram, p.warm.state
+		w.board.update(func(st *proto.WorkerStatus) { st.Warm = true })
+	}
+	vm, err := w.cfg.Driver.Create(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("start VM: %w", err)
+	}
+	info := vm.Info()
+	w.log.Info("hypervisor runs", "pid", info.PID, "accelerator", info.Accelerator, "why", p.why, "carrier", info.Carrier, "warm", p.warm != nil)
+	w.board.update(func(st *proto.WorkerStatus) {
+		st.HypervisorPID, st.Accelerator, st.Carrier, st.Step = info.PID, string(info.Accelerator), info.Carrier, "booting the guest"
+	})
+	return vm, nil
+}
+
+// machineSpec is the machine as it boots.
+func (w *Worker) machineSpec(p *parts) hypervisor.Spec {
+	return hypervisor.Spec{
 		Name: w.spec.ID, Arch: p.boot.Arch, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
-		Kernel: p.boot.Kernel, Initrd: p.boot.Initrd, Cmdline: kernelWords + " capsem.rootfs=" + p.boot.RootFSType,
+		Kernel: p.boot.Kernel, Initrd: p.boot.Initrd, Cmdline: Cmdline(p.boot.RootFSType),
 		Disks: []hypervisor.Disk{
 			{File: p.boot.RootFS, Format: hypervisor.Raw, ReadOnly: true, Serial: "capsem-root"},
 			{File: p.system, Format: w.cfg.DiskFormat, Serial: "capsem-system"},
 		},
 		Console: w.console, Accelerator: p.accelerator, UID: w.spec.UID, GID: w.spec.GID, OnStall: w.stall,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start VM: %w", err)
 	}
-	info := vm.Info()
-	w.log.Info("hypervisor runs", "pid", info.PID, "accelerator", info.Accelerator, "why", p.why, "carrier", info.Carrier)
-	w.board.update(func(st *proto.WorkerStatus) {
-		st.HypervisorPID, st.Accelerator, st.Carrier, st.Step = info.PID, string(info.Accelerator), info.Carrier, "booting the guest"
-	})
-	return vm, nil
 }
 
 // hostname makes a label of RFC 1123 of a VM's id: lower case letters, digits and hyphens, at most 63, no hyphen at its ends.

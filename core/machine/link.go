@@ -27,6 +27,7 @@ type guestAgent = *guestlink.Agent
 
 // serveGuest starts the machine and keeps a link to the agent in its guest until down ends. It returns why there is none.
 func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) error {
+	started := time.Now()
 	if err := vm.Start(boot); err != nil {
 		return cause(boot, err)
 	}
@@ -40,6 +41,9 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 			st.State = lifecycle.Running
 		}
 		st.Step, st.ReadyNS, st.Stages, st.Failed = "", time.Now().UnixNano(), a.Stages(), a.Failed()
+		if st.Warm {
+			st.Stages = warmStages(started)
+		}
 	})
 	w.log.Info("guest is ready", "agent", a.Ready().Agent)
 	for _, f := range a.Failed() {

@@ -36,6 +36,9 @@ func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
 		switch {
 		case errors.Is(err, errEnding):
 			return lifecycle.Stopped, ""
+		case w.startedWarm() && !w.wanted() && (err != nil || exit.Reason == hypervisor.GuestPanic || exit.Reason == hypervisor.Crashed):
+			w.goCold(errors.Join(err, fmt.Errorf("its machine ended: %s %s", exit.Reason, exit.Detail)))
+			continue
 		case err != nil:
 			return lifecycle.Defunct, w.withConsole(fault.Line(err))
 		}
@@ -58,6 +61,12 @@ func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
 			return lifecycle.Defunct, w.withConsole("the hypervisor died: " + exit.Detail)
 		}
 	}
+}
+
+// startedWarm reports whether the machine that has ended began from a template and never answered.
+func (w *Worker) startedWarm() bool {
+	st, _, _ := w.board.get()
+	return st.Warm && st.ReadyNS == 0
 }
 
 // wanted reports whether somebody has asked the VM to end.
@@ -84,7 +93,7 @@ func (w *Worker) rebooted() {
 	w.reboot = false
 	w.mu.Unlock()
 	w.board.update(func(st *proto.WorkerStatus) {
-		st.State, st.Step, st.ReadyNS, st.HypervisorPID = lifecycle.Booting, "rebooting", 0, 0
+		st.State, st.Step, st.ReadyNS, st.HypervisorPID, st.Warm = lifecycle.Booting, "rebooting", 0, 0, false
 		st.Reboots++
 	})
 }
@@ -92,6 +101,9 @@ func (w *Worker) rebooted() {
 // once runs the machine one time: create, start, talk to the guest until it ends.
 func (w *Worker) once(ctx context.Context) (hypervisor.Exit, error) {
 	limit := time.Duration(w.spec.ReadyTimeoutMS) * time.Millisecond
+	if w.mayBeWarm() {
+		limit = min(limit, warmTime)
+	}
 	boot, cancel := context.WithTimeoutCause(ctx, limit, fault.New(fault.Timeout, "the guest was not ready within %s", limit).
 		WithHint("give it more with vm.ready_timeout in user.toml"))
 	defer cancel()

@@ -42,6 +42,10 @@ type Config struct {
 	Resolve func(ctx context.Context, want hypervisor.Accelerator) (hypervisor.Accelerator, string, error)
 	// Assets opens what the spec's asset version names.
 	Assets func(ctx context.Context, version string) (*Boot, error)
+	// RAM, when set, is the memory of a template (template.Template.Memory) that a new VM may go on from. Host says what a saved
+	// state depends on besides, with an accelerator.
+	RAM  *os.File
+	Host func(ctx context.Context, accelerator hypervisor.Accelerator) (string, error)
 	// Log takes what happens.
 	Log *slog.Logger
 	// grace and slack are shutdownGrace and shutdownSlack but in tests.
@@ -56,6 +60,7 @@ type Worker struct {
 	nonce string
 	board *board
 	jobs  jobs.Store
+	cold  bool // no template is to be used; only the goroutine that boots looks
 
 	mu     sync.Mutex
 	dir    paths.VM

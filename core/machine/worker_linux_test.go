@@ -40,6 +40,7 @@ func (kernel) Now() time.Time           { return time.Now() }
 func (kernel) SetClock(time.Time) error { return nil }
 func (kernel) Credit([]byte, int) error { return nil }
 func (kernel) SetHostname(string) error { return nil }
+func (kernel) NewBootID() error         { return nil }
 
 // power is the power switch of the fake machine that runs now.
 type power struct {

@@ -28,6 +28,8 @@ type VMSpec struct {
 	GID uint32 `json:"gid,omitempty"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"log_level,omitempty"`
+	// Cold says that no template is to be used for the first start.
+	Cold bool `json:"cold,omitempty"`
 	// CreatedNS is when the VM was created, since 1970.
 	CreatedNS int64 `json:"created_ns"`
 }

@@ -110,6 +110,8 @@ type WorkerStatus struct {
 	LastError string `cbor:"last_error,omitempty"`
 	// Step is what is happening while Booting, for progress lines.
 	Step string `cbor:"step,omitempty"`
+	// Warm says that it went on from a template instead of booting.
+	Warm bool `cbor:"warm,omitempty"`
 	// Reboots counts guest reboots since the worker started.
 	Reboots int `cbor:"reboots,omitempty"`
 }

@@ -103,6 +103,7 @@ func (s *Service) create(ctx context.Context, req api.ProvisionRequest) (*vm, er
 		}
 		return nil, err
 	}
+	s.warmLater(v)
 	return v, nil
 }
 
@@ -132,6 +133,7 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	spec := proto.VMSpec{
 		ID: req.Name, Name: req.Name, CPUs: orElse(req.CPUs, set.VM.CPUs), MemoryMB: orElse(req.RAMMB, set.VM.RAMMB),
 		DiskMB: orElse(req.DiskMB, set.VM.DiskMB), Env: req.Env, AssetVersion: version, MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(),
+		Cold: req.Cold,
 	}
 	refresh(&spec, set)
 	return spec, nil

@@ -77,7 +77,7 @@ func (s *Service) describe(w view) api.SandboxInfo {
 	info.PID, info.UDSPath = w.life.pid, s.socketOf(w)
 	st := w.status
 	info.HypervisorPID, info.Accelerator, info.Carrier, info.Step = st.HypervisorPID, st.Accelerator, st.Carrier, st.Step
-	info.BootStages = st.Stages
+	info.BootStages, info.Warm = st.Stages, st.Warm
 	if st.ReadyNS > 0 {
 		info.UptimeSecs = max(int64(time.Since(time.Unix(0, st.ReadyNS)).Seconds()), 0)
 		info.BootMS = max(st.ReadyNS-st.StartedNS, 0) / int64(time.Millisecond)

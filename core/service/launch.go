@@ -117,6 +117,13 @@ func (s *Service) spawn(w view) (*exec.Cmd, error) {
 	cmd.Env = append([]string{}, s.opts.WorkerEnv...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
+	if newVMDir(w.dir) {
+		if ram := s.warmth(&w.spec); ram != nil {
+			defer ram.Close()
+			cmd.ExtraFiles = []*os.File{ram}
+			cmd.Args = append(cmd.Args, "--template-ram", "3")
+		}
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "cannot start a worker").WithHint("see capsem doctor")

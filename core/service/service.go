@@ -17,6 +17,8 @@ import (
 	"capsem/core/config"
 	"capsem/core/fault"
 	"capsem/core/paths"
+	"capsem/core/proto"
+	"capsem/core/template"
 )
 
 // Options is what a Service needs from outside.
@@ -33,6 +35,8 @@ type Options struct {
 	AssetHealth func() api.AssetHealth
 	// Accelerator is the verdict on this host: kvm or tcg, and why.
 	Accelerator func() string
+	// Template says which template a VM may start from; nil where there is no warm start.
+	Template func(ctx context.Context, spec *proto.VMSpec) (template.Want, error)
 	// Worker is the program that is a worker and its first arguments; "--home H --dir VMDIR" follow.
 	Worker []string
 	// WorkerName is argv[0] of a worker; empty means Worker[0].
@@ -65,6 +69,8 @@ type Service struct {
 	// notices are what a user should know of the state found on disk: files moved aside.
 	notices []string
 
+	templates *templates
+
 	// registryMu serializes writes of the registry.
 	registryMu sync.Mutex
 }
@@ -77,6 +83,10 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	if err := makeDirs(opts.Home); err != nil {
 		return nil, err
 	}
+	s.templates = newTemplates(&s.opts)
+	if err := s.templates.sweep(); err != nil {
+		s.log.Warn("cannot sweep templates", "error", err)
+	}
 	if err := s.takeOver(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -88,6 +98,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
+	s.templates.close()
 }
 
 // OwnHome makes CAPSEM_HOME with mode 0700 and refuses one that belongs to somebody else.

@@ -8,7 +8,7 @@ func (s *session) commands() []*cli.Command {
 		s.runCommand(), s.shellCommand(), s.createCommand(), s.execCommand(), s.listCommand(), s.infoCommand(),
 		s.resumeCommand(), s.attachCommand(), s.stopCommand(), s.restartCommand(), s.persistCommand(), s.deleteCommand(), s.purgeCommand(),
 		s.logsCommand(), s.cpCommand(), s.jobsCommand(), s.forwardCommand(),
-		s.assetsCommand(),
+		s.assetsCommand(), s.templatesCommand(),
 		s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 		s.helpCommand(), s.completionsCommand(), s.completeCommand(),
 	}

@@ -73,7 +73,11 @@ func describe(vm api.SandboxInfo) string {
 			field{"processes", fmt.Sprintf("worker %d, hypervisor %d", vm.PID, vm.HypervisorPID)})
 	}
 	if vm.BootMS > 0 {
-		all = append(all, field{"boot", fmt.Sprintf("%.2f s", float64(vm.BootMS)/1000)})
+		how := ""
+		if vm.Warm {
+			how = ", from a template"
+		}
+		all = append(all, field{"boot", fmt.Sprintf("%.2f s%s", float64(vm.BootMS)/1000, how)})
 	}
 	for _, stage := range vm.BootStages {
 		all = append(all, field{"", fmt.Sprintf("%8.1f ms  %s", float64(stage.DurationUS)/1000, clean(stage.Name))})

@@ -19,6 +19,7 @@ func sizeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "ram", Usage: "memory of the VM, such as 512M or `SIZE`"},
 		&cli.IntFlag{Name: "cpu", Aliases: []string{"cpus"}, Usage: "processors of the VM"},
 		&cli.StringFlag{Name: "disk", Usage: "most that the VM may store, such as 8G"},
+		&cli.BoolFlag{Name: "cold", Usage: "boot it, rather than go on from a saved guest"},
 	}
 }
 
@@ -28,7 +29,7 @@ func envFlag() *cli.StringSliceFlag {
 
 // newVM reads the flags of a new VM and checks them, so that a mistake is told before anything is started.
 func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, error) {
-	req := api.ProvisionRequest{Name: name, Persistent: name != "", CPUs: c.Int("cpu")}
+	req := api.ProvisionRequest{Name: name, Persistent: name != "", CPUs: c.Int("cpu"), Cold: c.Bool("cold")}
 	var err error
 	if req.RAMMB, err = parseSize("ram", c.String("ram"), 16); err != nil {
 		return req, err

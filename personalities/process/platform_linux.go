@@ -18,6 +18,9 @@ func platform(cfg *machine.Config) {
 	cfg.Resolve = func(ctx context.Context, want hypervisor.Accelerator) (hypervisor.Accelerator, string, error) {
 		return qemu.Resolve(ctx, home, want)
 	}
+	cfg.Host = func(_ context.Context, accelerator hypervisor.Accelerator) (string, error) {
+		return qemu.StateKey(accelerator)
+	}
 }
 
 // harden keeps what is in this process from others: QEMU may run as the same user and a guest may break into it.

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -27,9 +28,10 @@ const (
 )
 
 // Run is the worker: --home H --dir VMDIR. It returns when the VM has ended. SIGTERM and SIGINT, as the end of ctx, power the
-// guest off in order.
+// guest off in order. With --template-ram FD a new VM goes on from a template whose memory is that file; with --make-template the
+// directory is a draft that is made into a template.
 func Run(ctx context.Context, env entry.Env) error {
-	home, dir, err := parse(env.Args)
+	o, err := parse(env.Args)
 	if err != nil {
 		return err
 	}
@@ -38,27 +40,36 @@ func Run(ctx context.Context, env entry.Env) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	out, err := openLog(dir.Dir(), filepath.Base(dir.ProcessLog()))
+	out, err := openLog(o.dir.Dir(), filepath.Base(o.dir.ProcessLog()))
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	level := new(slog.LevelVar)
 	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
-	err = run(ctx, home, dir, level, log)
+	err = run(ctx, o, level, log)
 	if err != nil {
 		log.Error("the worker ends", "error", err)
 	}
 	return err
 }
 
-func run(ctx context.Context, home paths.Home, dir paths.VM, level *slog.LevelVar, log *slog.Logger) error {
+func run(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger) error {
 	// The service's end, or that of a terminal, is not the VM's.
 	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	cfg := machine.Config{Home: home, Dir: dir, Log: log, Assets: boot(home)}
+	cfg := machine.Config{Home: o.home, Dir: o.dir, Log: log, Assets: boot(o.home)}
 	platform(&cfg)
+	if o.make {
+		_, err := machine.MakeTemplate(ctx, cfg)
+		return err //nolint:wrapcheck // says what it did
+	}
+	if o.ram > 2 {
+		syscall.CloseOnExec(o.ram) // the hypervisor gets it only where it is to
+		cfg.RAM = os.NewFile(uintptr(o.ram), "template")
+		defer cfg.RAM.Close()
+	}
 	w, err := machine.New(cfg)
 	if err != nil {
 		return err //nolint:wrapcheck // says what it did
@@ -71,18 +82,28 @@ func run(ctx context.Context, home paths.Home, dir paths.VM, level *slog.LevelVa
 	return w.Run(ctx) //nolint:wrapcheck // says what it did
 }
 
+// options are the words of the command line.
+type options struct {
+	home paths.Home
+	dir  paths.VM
+	ram  int
+	make bool
+}
+
 // parse takes the command line.
-func parse(args []string) (paths.Home, paths.VM, error) {
+func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("capsem-process", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	home := flags.String("home", "", "the installation")
 	dir := flags.String("dir", "", "the VM's directory")
+	ram := flags.Int("template-ram", 0, "the file descriptor of a template's memory")
+	making := flags.Bool("make-template", false, "make a template")
 	err := flags.Parse(args)
 	if err != nil || flags.NArg() > 0 || !filepath.IsAbs(*home) || !filepath.IsAbs(*dir) {
-		return "", "", fault.New(fault.Invalid, "a worker takes --home and --dir, both absolute").
+		return options{}, fault.New(fault.Invalid, "a worker takes --home and --dir, both absolute").
 			WithHint("the service starts workers; see capsem help create")
 	}
-	return paths.Home(filepath.Clean(*home)), paths.VM(filepath.Clean(*dir)), nil
+	return options{paths.Home(filepath.Clean(*home)), paths.VM(filepath.Clean(*dir)), *ram, *making}, nil
 }
 
 // boot opens what VMs boot from, held to the manifest.

@@ -20,9 +20,9 @@ func TestAWorkerTakesAbsolutePathsOnly(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	home, dir, err := parse([]string{"--home", "/h/", "--dir", "/h/run/x/"})
-	if err != nil || home.Dir() != "/h" || dir.Dir() != "/h/run/x" {
-		t.Errorf("%q %q %v", home, dir, err)
+	o, err := parse([]string{"--home", "/h/", "--dir", "/h/run/x/", "--template-ram", "3"})
+	if err != nil || o != (options{"/h", "/h/run/x", 3, false}) {
+		t.Errorf("%+v %v", o, err)
 	}
 }
 

@@ -47,5 +47,6 @@ func pretended() parts {
 		func(context.Context, paths.Home, *slog.Logger, *sync.WaitGroup) func() string {
 			return func() string { return "none" }
 		},
+		nil,
 	}
 }

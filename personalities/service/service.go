@@ -23,8 +23,10 @@ import (
 	"capsem/core/guard"
 	"capsem/core/localapi"
 	"capsem/core/paths"
+	"capsem/core/proto"
 	"capsem/core/safesocket"
 	core "capsem/core/service"
+	"capsem/core/template"
 )
 
 const (
@@ -41,11 +43,12 @@ type parts struct {
 	assetVersion func(ctx context.Context, home paths.Home, log *slog.Logger) func() (string, error)
 	assetHealth  func(home paths.Home) func() api.AssetHealth
 	accelerator  func(ctx context.Context, home paths.Home, log *slog.Logger, background *sync.WaitGroup) func() string
+	template     func(ctx context.Context, home paths.Home, spec *proto.VMSpec) (template.Want, error)
 }
 
 // Run is the daemon. It returns when ctx ends, on SIGTERM or SIGINT, and when a client asks for it.
 func Run(ctx context.Context, env entry.Env) error {
-	return runWith(ctx, env, parts{assetVersion, assetHealth, accelerator})
+	return runWith(ctx, env, parts{assetVersion, assetHealth, accelerator, want})
 }
 
 func runWith(ctx context.Context, env entry.Env, of parts) error {
@@ -101,6 +104,11 @@ func serve(ctx context.Context, home paths.Home, of parts) error {
 	opts := core.Options{
 		Home: home, Log: log, WorkerName: workerName, Settings: func() (*config.Settings, error) { return config.Load(home) },
 		AssetVersion: of.assetVersion(ctx, home, log), AssetHealth: of.assetHealth(home), Accelerator: of.accelerator(ctx, home, log, &background),
+	}
+	if of.template != nil {
+		opts.Template = func(ctx context.Context, spec *proto.VMSpec) (template.Want, error) {
+			return of.template(ctx, home, spec)
+		}
 	}
 	err = run(ctx, cancel, opts)
 	if err != nil {

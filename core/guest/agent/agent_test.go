@@ -27,6 +27,7 @@ func (kernel) Now() time.Time           { return time.Unix(1_800_000_000, 0) }
 func (kernel) SetClock(time.Time) error { return nil }
 func (kernel) Credit([]byte, int) error { return nil }
 func (kernel) SetHostname(string) error { return nil }
+func (kernel) NewBootID() error         { return nil }
 
 type power chan bool
 

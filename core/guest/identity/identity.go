@@ -30,6 +30,8 @@ type Kernel interface {
 	Credit(seed []byte, bits int) error
 	// SetHostname sets the host name.
 	SetHostname(name string) error
+	// NewBootID gives this boot an id of its own.
+	NewBootID() error
 }
 
 // Setter applies what the host says.
@@ -120,7 +122,19 @@ func hosts(old []byte, name string) []byte {
 }
 
 func (s *Setter) machineID(cfg proto.BootConfig) error {
-	return s.replace("/etc/machine-id", []byte(strings.ToLower(cfg.MachineID)+"\n"), 0o444)
+	const path = "/etc/machine-id"
+	id := strings.ToLower(cfg.MachineID)
+	old, err := os.ReadFile(s.Root + path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read machine id: %w", err)
+	}
+	if was := strings.TrimSpace(string(old)); len(was) == len(id) && was != id {
+		// This guest was another machine's a moment ago: it goes on from a template.
+		if err := s.Kernel.NewBootID(); err != nil {
+			return err //nolint:wrapcheck // says what it did
+		}
+	}
+	return s.replace(path, []byte(id+"\n"), 0o444)
 }
 
 func (s *Setter) timezone(cfg proto.BootConfig) error {

@@ -20,12 +20,14 @@ type kernel struct {
 	seeds    []string
 	bits     int
 	hostname string
+	bootIDs  int
 	fail     error
 }
 
 func (k *kernel) Now() time.Time             { return k.now }
 func (k *kernel) SetClock(t time.Time) error { k.now = t; return nil }
 func (k *kernel) SetHostname(n string) error { k.hostname = n; return nil }
+func (k *kernel) NewBootID() error           { k.bootIDs++; return nil }
 func (k *kernel) Credit(seed []byte, bits int) error {
 	k.seeds, k.bits = append(k.seeds, string(seed)), bits
 	return k.fail
@@ -105,6 +107,21 @@ func TestClonesOfOneTemplateAreSeededApart(t *testing.T) {
 	k.fail = errors.New("no random device")
 	if _, err := s.Apply(config()); err == nil {
 		t.Error("a guest without fresh entropy goes on")
+	}
+}
+
+func TestOnlyAMachineThatWasAnotherGetsANewBootID(t *testing.T) {
+	t.Parallel()
+	s, k := setter(t)
+	for i, c := range []struct {
+		machine string
+		want    int
+	}{{strings.Repeat("0a", 16), 0}, {strings.Repeat("0A", 16), 0}, {strings.Repeat("0b", 16), 1}, {strings.Repeat("0b", 16), 1}} {
+		cfg := config()
+		cfg.MachineID = c.machine
+		if failed, err := s.Apply(cfg); err != nil || len(failed) > 0 || k.bootIDs != c.want {
+			t.Errorf("%d: %d new boot ids, %v, %v", i, k.bootIDs, failed, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 	"unsafe"
 
@@ -31,6 +32,26 @@ func (Real) SetClock(t time.Time) error {
 func (Real) SetHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("sethostname: %w", err)
+	}
+	return nil
+}
+
+// bootID is where programs read the id of this boot, ownBootID the one that is put over it.
+const bootID, ownBootID = "/proc/sys/kernel/random/boot_id", "/run/boot_id"
+
+// NewBootID gives this boot an id of its own: a bind mount, since the kernel's cannot be changed.
+func (Real) NewBootID() error {
+	id, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		return fmt.Errorf("make boot id: %w", err)
+	}
+	_ = unix.Unmount(bootID, unix.MNT_DETACH) // there may be none
+	_ = os.Remove(ownBootID)                  // as above
+	if err := os.WriteFile(ownBootID, id, 0o444); err != nil {
+		return fmt.Errorf("make boot id: %w", err)
+	}
+	if err := unix.Mount(ownBootID, bootID, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("make boot id: mount: %w", err)
 	}
 	return nil
 }

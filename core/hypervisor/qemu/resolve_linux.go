@@ -119,9 +119,13 @@ func identity(program string) (string, error) {
 		_ = f.Close()
 	}
 	return strings.Join([]string{
-		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), path,
-		fmt.Sprint(info.Size(), info.ModTime().UnixNano()), device,
+		unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), cpuModel(), binary(path, info), device,
 	}, "; "), nil
+}
+
+// binary tells one build of QEMU from another.
+func binary(path string, info os.FileInfo) string {
+	return fmt.Sprintf("%s; %d %d", path, info.Size(), info.ModTime().UnixNano())
 }
 
 // cpuModel is what the kernel calls the CPU; empty when it does not.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"time"
 
 	"capsem/core/hypervisor"
@@ -166,4 +168,38 @@ func (m *machine) proceed() error {
 		err = fmt.Errorf("it does not run: QEMU says %.40q", st)
 	}
 	return err
+}
+
+// layout is raised when the machine that is made of the same spec changes, so that older states do not fit it any more.
+const layout = 1
+
+// StateKey is what a saved state depends on besides the spec: QEMU itself, our choice of machine, and under KVM the host's CPU and
+// kernel.
+func StateKey(accelerator hypervisor.Accelerator) (string, error) {
+	program, err := Program(runtime.GOARCH)
+	if err != nil {
+		return "", err
+	}
+	var host string
+	if accelerator == hypervisor.KVM {
+		host, err = identity(program)
+	} else {
+		host, err = programKey(program)
+	}
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("qemu layout %d; %s", layout, host), nil
+}
+
+func programKey(program string) (string, error) {
+	path, err := filepath.EvalSymlinks(program)
+	if err != nil {
+		return "", fmt.Errorf("find QEMU: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("find QEMU: %w", err)
+	}
+	return binary(path, info), nil
 }

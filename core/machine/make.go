@@ -1,0 +1,150 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"capsem/core/guard"
+	"capsem/core/hypervisor"
+	"capsem/core/proto"
+	"capsem/core/template"
+)
+
+const (
+	// makingNice is the priority at which templates are made: nobody waits for them.
+	makingNice = 10
+	// warmUpTime bounds one command that warms a template up; under emulation node takes some seconds.
+	warmUpTime = 60 * time.Second
+	// maxState bounds the state of a machine without its memory, in bytes: half a megabyte is usual.
+	maxState = 64 << 20
+)
+
+// warmUp is run in a guest before it is saved, each by the shell: it leaves in memory what first commands read from the disk. What
+// is not installed fails, which does not matter.
+var warmUp = []string{"true", "git --version", "python3 -c 'import json, os, subprocess'", "node -e 0", "sync"}
+
+// MakeTemplate boots the VM that is described in cfg.Dir, a draft of core/template, until its agent answers, and saves it there as a
+// template. Another one being made in the same installation is guard.ErrHeld.
+func MakeTemplate(ctx context.Context, cfg Config) (*template.Template, error) {
+	lock, err := guard.Acquire(template.Lock(cfg.Home))
+	if err != nil {
+		return nil, fmt.Errorf("make template: %w", err)
+	}
+	defer lock.Release()                                         //nolint:errcheck // the kernel lets go of it anyway
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, makingNice) // only politeness
+	w, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	w.console, err = os.OpenFile(w.dir.SerialLog(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|oNoFollow, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make template: %w", err)
+	}
+	defer w.console.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.spec.ReadyTimeoutMS)*time.Millisecond+time.Duration(len(warmUp))*warmUpTime)
+	defer cancel()
+	want, err := w.freeze(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("make template: %w", err)
+	}
+	return template.Finish(cfg.Home, w.dir.Dir(), want) //nolint:wrapcheck // says what it did
+}
+
+// freeze boots the machine, saves it into the draft, and says what it is a template for.
+func (w *Worker) freeze(ctx context.Context) (want template.Want, err error) {
+	p, err := w.gather(ctx)
+	if err != nil {
+		return want, err
+	}
+	defer p.close()
+	host, err := w.cfg.Host(ctx, p.accelerator)
+	if err != nil {
+		return want, err
+	}
+	ram, err := template.NewMemory(w.spec.MemoryMB)
+	if err != nil {
+		return want, err //nolint:wrapcheck // says what it did
+	}
+	defer ram.Close()
+	spec := w.machineSpec(p)
+	spec.RAM, spec.RAMShared = ram, true
+	vm, err := w.cfg.Driver.Create(ctx, spec)
+	if err != nil {
+		return want, err //nolint:wrapcheck // says what it did
+	}
+	defer func() {
+		_, ended := w.kill(context.WithoutCancel(ctx), vm)
+		err = errors.Join(err, ended)
+	}()
+	if err := w.ripen(ctx, vm); err != nil {
+		return want, err
+	}
+	if err := saveState(ctx, vm, filepath.Join(w.dir.Dir(), template.StateFile)); err != nil {
+		return want, err
+	}
+	if err := template.SaveMemory(ram, filepath.Join(w.dir.Dir(), template.RAMFile)); err != nil {
+		return want, err //nolint:wrapcheck // says what it did
+	}
+	return Want(&w.spec, p.boot.RootFSType, p.accelerator, host), nil
+}
+
+// ripen waits for the guest's agent, has it run what warms the guest up, and leaves it without a link.
+func (w *Worker) ripen(ctx context.Context, vm hypervisor.Machine) error {
+	if err := vm.Start(ctx); err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	a, err := w.attach(ctx, vm)
+	if err != nil {
+		return err
+	}
+	for _, command := range warmUp {
+		if err := quietly(ctx, a, command); err != nil {
+			return errors.Join(fmt.Errorf("warm up with %q: %w", command, err), a.Close())
+		}
+	}
+	return a.Close() //nolint:wrapcheck // says what it did
+}
+
+// quietly runs a command in the guest whose outcome does not matter.
+func quietly(ctx context.Context, a guestAgent, command string) error {
+	ctx, cancel := context.WithTimeout(ctx, warmUpTime)
+	defer cancel()
+	st, err := a.Exec(ctx, &proto.ExecRequest{Command: command, Dir: "/"})
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	stop := context.AfterFunc(ctx, func() { _ = st.Close() })
+	defer stop()
+	defer st.Close()
+	for frames := proto.NewStreamReader(st); ; {
+		kind, _, err := frames.Next()
+		if err != nil || kind == proto.KindExit {
+			return err //nolint:wrapcheck // says what it did
+		}
+	}
+}
+
+// saveState pauses the machine and writes its state.
+func saveState(ctx context.Context, vm hypervisor.Machine, path string) error {
+	saver, ok := vm.(hypervisor.Saver)
+	if !ok {
+		return errors.New("this hypervisor saves no machines")
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|oNoFollow, 0o600)
+	if err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	err = vm.Pause(ctx)
+	if err == nil {
+		err = saver.Save(ctx, f)
+	}
+	if info, failed := f.Stat(); err == nil && (failed != nil || info.Size() > maxState) {
+		err = errors.New("save state: it is larger than a state without memory can be")
+	}
+	return errors.Join(err, f.Close())
+}
