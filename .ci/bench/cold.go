@@ -22,7 +22,7 @@ func (b *bench) cold(ctx context.Context) error {
 	var whole, answer, bare []float64
 	for range 5 {
 		began := time.Now()
-		if _, err := b.cli(ctx, "run", "true"); err != nil {
+		if _, err := b.cli(ctx, "run", "--cold", "true"); err != nil {
 			return err
 		}
 		whole = append(whole, millis(time.Since(began)))

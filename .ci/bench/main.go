@@ -43,6 +43,7 @@ var benchmarks = []benchmark{
 	{"memory", (*bench).memory},
 	{"exec", (*bench).execRoundTrip},
 	{"cold", (*bench).cold},
+	{"warm", (*bench).warm},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 }

@@ -70,7 +70,7 @@ func (b *bench) vm(ctx context.Context) (api.SandboxInfo, error) {
 	}
 	if b.vmID == "" {
 		var reply api.ProvisionReply
-		if err := b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{}, &reply); err != nil {
+		if err := b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{Cold: true}, &reply); err != nil {
 			return info, err
 		}
 		b.vmID = reply.ID

@@ -27,7 +27,8 @@
 //	POST   /stop/{id}                     StopReply
 //	POST   /restart/{id}                  ProvisionReply
 //	DELETE /delete/{id}                   Success
-//	POST   /resume/{name}                 ProvisionReply
+//	POST   /suspend/{id}                  Success
+//	POST   /resume/{name}?cold=           ProvisionReply
 //	POST   /persist/{id}                  PersistRequest -> Success
 //	POST   /purge                         PurgeRequest -> PurgeReply
 //	POST   /run                           RunRequest -> ExecReply

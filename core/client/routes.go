@@ -110,6 +110,17 @@ func (c *Client) Resume(ctx context.Context, name string) (api.ProvisionReply, e
 	return call[api.ProvisionReply](ctx, c, http.MethodPost, escape("resume", name), nil)
 }
 
+// ResumeCold is Resume, and gives up what was in the memory of a suspended VM.
+func (c *Client) ResumeCold(ctx context.Context, name string) (api.ProvisionReply, error) {
+	return call[api.ProvisionReply](ctx, c, http.MethodPost, escape("resume", name)+"?cold=1", nil)
+}
+
+// Suspend saves a named VM's memory and ends it.
+func (c *Client) Suspend(ctx context.Context, id string) error {
+	_, err := call[api.Success](ctx, c, http.MethodPost, escape("suspend", id), nil)
+	return err
+}
+
 // Persist gives a temporary VM a name.
 func (c *Client) Persist(ctx context.Context, id, name string) error {
 	_, err := call[api.Success](ctx, c, http.MethodPost, escape("persist", id), api.PersistRequest{Name: name})

@@ -105,7 +105,11 @@ func (s *Server) vmRoutes() []route {
 		{method: "POST", path: "/stop/{id}", summary: "Power a VM off; an unnamed one is destroyed", out: api.StopReply{}, run: s.stop},
 		{method: "POST", path: "/restart/{id}", summary: "Stop a named VM and start it again", out: api.ProvisionReply{}, run: s.restart},
 		{method: "DELETE", path: "/delete/{id}", summary: "Destroy a VM and its files", out: api.Success{}, run: s.remove},
-		{method: "POST", path: "/resume/{name}", summary: "Start a named VM unless it runs", out: api.ProvisionReply{}, run: s.resume},
+		{method: "POST", path: "/suspend/{id}", summary: "Save a named VM's memory and end it", out: api.Success{}, run: s.suspend},
+		{
+			method: "POST", path: "/resume/{name}", summary: "Start a named VM unless it runs; a suspended one goes on", out: api.ProvisionReply{}, run: s.resume,
+			query: []param{{"cold", "boolean", "boot a suspended VM, giving up what was in its memory", false}},
+		},
 		{method: "POST", path: "/persist/{id}", summary: "Name a temporary VM, so that it stays", in: api.PersistRequest{}, out: api.Success{}, run: s.persist},
 		{method: "POST", path: "/purge", summary: "Destroy the temporary VMs, and the named ones too", in: api.PurgeRequest{}, out: api.PurgeReply{}, run: s.purge},
 		{method: "POST", path: "/run", summary: "Run a command in a VM made for it", in: api.RunRequest{}, out: api.ExecReply{}, run: s.runOnce},

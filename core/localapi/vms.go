@@ -57,7 +57,16 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) resume(w http.ResponseWriter, r *http.Request) error {
-	reply, err := s.svc.Resume(r.Context(), r.PathValue("name"))
+	cold, err := boolean(r, "cold")
+	if err != nil {
+		return err
+	}
+	reply, err := s.svc.Resume(r.Context(), r.PathValue("name"), cold)
+	return answer(w, reply, err)
+}
+
+func (s *Server) suspend(w http.ResponseWriter, r *http.Request) error {
+	reply, err := s.svc.Suspend(r.Context(), r.PathValue("id"))
 	return answer(w, reply, err)
 }
 

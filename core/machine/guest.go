@@ -25,6 +25,8 @@ type parts struct {
 	// tryWarm says that a template may be used, warm what of it is.
 	tryWarm bool
 	warm    *warm
+	// state is the checkpoint that the VM goes on from.
+	state *os.File
 }
 
 // close gives the files back; the machine has its own.
@@ -33,6 +35,9 @@ func (p *parts) close() {
 		_ = p.boot.Close() // only read
 	}
 	p.warm.close()
+	if p.state != nil {
+		_ = p.state.Close() // only read
+	}
 	if p.system != nil {
 		_ = p.system.Close() // the machine's copy is what counts
 	}
@@ -57,6 +62,9 @@ func (w *Worker) gather(ctx context.Context) (*parts, error) {
 		steps = append(steps, openDisk)
 	}
 	err := together(ctx, steps)
+	if err == nil {
+		err = w.fit(ctx, p)
+	}
 	if err == nil && p.tryWarm { // which template fits depends on the others
 		err = openDisk(ctx)
 	}
@@ -65,6 +73,24 @@ func (w *Worker) gather(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// fit says what a state of this machine depends on, and opens the one that it goes on from.
+func (w *Worker) fit(ctx context.Context, p *parts) error {
+	if w.cfg.Host == nil {
+		return nil // this hypervisor saves no machines
+	}
+	host, err := w.cfg.Host(ctx, p.accelerator)
+	if err != nil {
+		return err
+	}
+	want := Want(&w.spec, p.boot.RootFSType, p.accelerator, host)
+	w.mu.Lock()
+	w.want = want
+	w.mu.Unlock()
+	p.state, err = w.saved()
+	w.resuming = p.state != nil
+	return err
 }
 
 // together takes steps at the same time.
@@ -103,11 +129,18 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 	defer p.close()
 	w.board.step("starting the hypervisor")
 	spec := w.machineSpec(p)
+	if p.state != nil {
+		spec.State = p.state
+		w.board.step("going on from where it was suspended")
+	}
 	if p.warm != nil {
 		spec.RAM, spec.State = p.warm.ram, p.warm.state
 		w.board.update(func(st *proto.WorkerStatus) { st.Warm = true })
 	}
 	vm, err := w.cfg.Driver.Create(ctx, spec)
+	if err != nil && p.state != nil && ctx.Err() == nil {
+		return nil, w.misfit(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start VM: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"capsem/core/fault"
 	"capsem/core/hypervisor"
 	"capsem/core/proto"
 )
@@ -27,7 +28,11 @@ func (w *Worker) lifecycle(ctx context.Context, req proto.LifecycleRequest) prot
 		}
 		return proto.LifecycleReply{OK: true}
 	case proto.ActionSuspend:
-		return proto.LifecycleReply{Message: "this version of capsem cannot save a VM to disk; stop it instead"}
+		if err := w.maySuspend(); err != nil {
+			return proto.LifecycleReply{Message: fault.Line(err)}
+		}
+		w.work.Go(func() { w.suspendSelf(ctx) })
+		return proto.LifecycleReply{OK: true}
 	}
 	return proto.LifecycleReply{Message: "unknown action"}
 }

@@ -28,7 +28,7 @@ type guestAgent = *guestlink.Agent
 // serveGuest starts the machine and keeps a link to the agent in its guest until down ends. It returns why there is none.
 func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) error {
 	started := time.Now()
-	if err := vm.Start(boot); err != nil {
+	if err := w.setOff(boot, vm); err != nil {
 		return cause(boot, err)
 	}
 	a, err := w.attach(boot, vm)
@@ -41,8 +41,11 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 			st.State = lifecycle.Running
 		}
 		st.Step, st.ReadyNS, st.Stages, st.Failed = "", time.Now().UnixNano(), a.Stages(), a.Failed()
-		if st.Warm {
+		switch {
+		case st.Warm:
 			st.Stages = warmStages(started)
+		case w.resuming:
+			st.Stages = resumeStages(started)
 		}
 	})
 	w.log.Info("guest is ready", "agent", a.Ready().Agent)

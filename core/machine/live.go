@@ -36,6 +36,8 @@ func (w *Worker) live(ctx context.Context) (lifecycle.State, string) {
 		switch {
 		case errors.Is(err, errEnding):
 			return lifecycle.Stopped, ""
+		case err == nil && exit.Reason == hypervisor.Killed && w.suspended():
+			return lifecycle.Suspended, ""
 		case w.startedWarm() && !w.wanted() && (err != nil || exit.Reason == hypervisor.GuestPanic || exit.Reason == hypervisor.Crashed):
 			w.goCold(errors.Join(err, fmt.Errorf("its machine ended: %s %s", exit.Reason, exit.Detail)))
 			continue

@@ -20,6 +20,7 @@ import (
 	"capsem/core/machine/jobs"
 	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/template"
 )
 
 // Boot is what a VM boots from: open files, verified, which Close gives back.
@@ -60,7 +61,10 @@ type Worker struct {
 	nonce string
 	board *board
 	jobs  jobs.Store
-	cold  bool // no template is to be used; only the goroutine that boots looks
+	// What follows is only for the goroutine that boots, and want for others once the machine runs: no template is to be used; the
+	// machine goes on from a checkpoint; what its state depends on.
+	cold, resuming bool
+	want           template.Want
 
 	mu     sync.Mutex
 	dir    paths.VM
@@ -71,6 +75,8 @@ type Worker struct {
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it
 	stands string             // why the machine stands still, if it does
+	// suspending says that the memory is being saved, or has been.
+	suspending bool
 
 	console *os.File
 	work    sync.WaitGroup // detached jobs and lifecycle requests

@@ -62,10 +62,6 @@ func (w *Worker) freeze(ctx context.Context) (want template.Want, err error) {
 		return want, err
 	}
 	defer p.close()
-	host, err := w.cfg.Host(ctx, p.accelerator)
-	if err != nil {
-		return want, err
-	}
 	ram, err := template.NewMemory(w.spec.MemoryMB)
 	if err != nil {
 		return want, err //nolint:wrapcheck // says what it did
@@ -90,7 +86,7 @@ func (w *Worker) freeze(ctx context.Context) (want template.Want, err error) {
 	if err := template.SaveMemory(ram, filepath.Join(w.dir.Dir(), template.RAMFile)); err != nil {
 		return want, err //nolint:wrapcheck // says what it did
 	}
-	return Want(&w.spec, p.boot.RootFSType, p.accelerator, host), nil
+	return w.want, nil
 }
 
 // ripen waits for the guest's agent, has it run what warms the guest up, and leaves it without a link.

@@ -86,7 +86,7 @@ func TestTheGuestEndsItsOwnVM(t *testing.T) {
 	k := start(t, asking(t, true, ask, replies))
 	k.ready()
 	ask <- proto.ActionSuspend
-	if r := <-replies; r.OK || !strings.Contains(r.Message, "cannot save") {
+	if r := <-replies; r.OK || !strings.Contains(r.Message, "capsem persist") {
 		t.Errorf("suspend: %+v", r)
 	}
 	ask <- proto.ActionPoweroff

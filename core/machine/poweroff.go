@@ -8,6 +8,9 @@ import (
 	"capsem/core/lifecycle"
 )
 
+// suspendTime bounds saving the memory of a VM.
+const suspendTime = 10 * time.Minute
+
 const (
 	// askTime is how long one try to reach the guest with a request to power off may take, askAgain the pause before the next.
 	askTime, askAgain = time.Second, 50 * time.Millisecond
@@ -21,8 +24,11 @@ func (w *Worker) powerOff(ctx context.Context, vm hypervisor.Machine) time.Durat
 		return 0
 	}
 	w.mu.Lock()
-	grace := w.ending.grace
+	grace, suspending := w.ending.grace, w.suspending
 	w.mu.Unlock()
+	if suspending { // it ends by that, and must not run meanwhile
+		return suspendTime
+	}
 	w.asking.Go(func() { w.askToPowerOff(ctx, vm, time.Now().Add(grace)) })
 	return grace + w.cfg.slack
 }

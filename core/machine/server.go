@@ -211,6 +211,10 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 	case proto.OpKill:
 		w.end(0, true)
 		err = w.waitFinal(ctx)
+	case proto.OpSuspend:
+		if err = w.suspend(ctx); err == nil {
+			err = w.waitFinal(ctx)
+		}
 	case proto.OpPause:
 		err = w.pause(ctx, true)
 	case proto.OpResume:

@@ -94,9 +94,12 @@ func (w *Worker) lost(err error) *fault.Error {
 		return fault.Wrap(err, fault.Internal, "the guest broke the rules of its stream: %s", err)
 	}
 	w.mu.Lock()
-	id, rebooting := w.spec.ID, w.reboot
+	id, rebooting, suspending := w.spec.ID, w.reboot, w.suspending
 	w.mu.Unlock()
 	switch {
+	case suspending:
+		return fault.Wrap(err, fault.Unavailable, "VM %s was suspended while this was going on", id).
+			WithHint("a command goes on when the VM does: capsem resume %s", id)
 	case w.wanted():
 		return fault.Wrap(err, fault.Unavailable, "VM %s was stopped while this was going on", id)
 	case rebooting:

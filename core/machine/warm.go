@@ -51,7 +51,7 @@ func (w *Worker) mayBeWarm() bool {
 func (w *Worker) systemDisk(ctx context.Context, p *parts) error {
 	var err error
 	if p.tryWarm {
-		if p.warm, err = w.thaw(ctx, p); err != nil {
+		if p.warm, err = w.thaw(); err != nil {
 			w.cold = true
 			w.log.Warn("the template is of no use; booting", "error", err)
 		}
@@ -61,13 +61,9 @@ func (w *Worker) systemDisk(ctx context.Context, p *parts) error {
 }
 
 // thaw finds the template and copies its disk.
-func (w *Worker) thaw(ctx context.Context, p *parts) (*warm, error) {
+func (w *Worker) thaw() (*warm, error) {
 	w.board.step("starting from a template")
-	host, err := w.cfg.Host(ctx, p.accelerator)
-	if err != nil {
-		return nil, err
-	}
-	t, err := template.Find(w.cfg.Home, Want(&w.spec, p.boot.RootFSType, p.accelerator, host))
+	t, err := template.Find(w.cfg.Home, w.want)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // says what it did
 	}

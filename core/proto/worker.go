@@ -55,8 +55,10 @@ const (
 	// OpRelocate tells the worker that its directory was renamed (persist): Dir, ID and Name are the new ones.
 	OpRelocate WorkerOp = "relocate"
 	// OpPause and OpResume stop and start the virtual CPUs.
-	OpPause  WorkerOp = "pause"
-	OpResume WorkerOp = "resume"
+	OpPause WorkerOp = "pause"
+	// OpSuspend saves the memory and ends the VM; it is answered when that is done.
+	OpSuspend WorkerOp = "suspend"
+	OpResume  WorkerOp = "resume"
 )
 
 // WorkerRequest is one request to a worker. Only the field that belongs to Op is set.
@@ -181,7 +183,7 @@ func (r *WorkerRequest) Validate() error {
 		if r.Dir == "" || r.ID == "" {
 			return errors.New("relocate request without a directory")
 		}
-	case OpStatus, OpWatch, OpJobs, OpStop, OpKill, OpPause, OpResume:
+	case OpStatus, OpWatch, OpJobs, OpStop, OpKill, OpPause, OpResume, OpSuspend:
 	default:
 		return fmt.Errorf("unknown worker operation %.20q", r.Op)
 	}

@@ -37,7 +37,7 @@ var layers = []layer{
 	{1, true, []string{
 		"core/config", "core/store", "core/assets", "core/image", "core/hypervisor", "core/link", "core/share", "core/snapshot",
 		"core/mitm", "core/inspect", "core/dns", "core/credential", "core/ledger", "core/mcp", "core/guard", "core/safesocket", "core/atomicfile",
-		"core/guestlink", "core/guest", "core/workerclient", "core/template",
+		"core/guestlink", "core/guest", "core/workerclient", "core/template", "core/checkpoint",
 	}},
 	{2, false, []string{"core/machine", "core/service"}},
 	{3, false, []string{"core/localapi", "core/client", "core/gateway"}},

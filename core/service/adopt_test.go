@@ -92,7 +92,7 @@ func TestWhatDiedWhileNoServiceRanIsSettled(t *testing.T) {
 	if left, _ := os.ReadDir(home.Instances()); len(left) != 0 {
 		t.Errorf("left in instances: %v", left)
 	}
-	if _, err := s.Resume(t.Context(), "killed"); err != nil {
+	if _, err := s.Resume(t.Context(), "killed", false); err != nil {
 		t.Errorf("resume: %v", err)
 	}
 }

@@ -84,7 +84,7 @@ func TestALostOrCorruptDescriptionIsMadeAgainFromTheRegistry(t *testing.T) {
 	if vm.RAMMB != 512 || vm.Status != lifecycle.Stopped || !strings.Contains(strings.Join(s.Status().Notices, "\n"), "defaults") {
 		t.Errorf("found %+v, %v", vm, s.Status().Notices)
 	}
-	if _, err := s.Resume(t.Context(), "both"); err != nil {
+	if _, err := s.Resume(t.Context(), "both", false); err != nil {
 		t.Errorf("resume: %v", err)
 	}
 }
@@ -153,7 +153,7 @@ func TestWhatCannotBeReadIsNotTakenForCorrupt(t *testing.T) {
 	if vm := info(t, s, "dev"); vm.Status != lifecycle.Defunct || !strings.Contains(vm.LastError, "cannot be read") || vm.RAMMB != 300 {
 		t.Errorf("found %+v", vm)
 	}
-	if _, err := s.Resume(t.Context(), "dev"); err == nil {
+	if _, err := s.Resume(t.Context(), "dev", false); err == nil {
 		t.Error("it was started")
 	}
 	stop()

@@ -87,6 +87,8 @@ func (s *Service) endNow(ctx context.Context, v *vm, destroy bool) error {
 			return err
 		}
 	}
+	v.settling.Lock() // whoever deals with the worker's end may be clearing away too
+	defer v.settling.Unlock()
 	w = v.view()
 	switch {
 	case w.gone:
@@ -111,20 +113,22 @@ func (s *Service) Restart(ctx context.Context, id string) (api.ProvisionReply, e
 		return api.ProvisionReply{}, fault.New(fault.Conflict, "VM %s is unnamed: it would be gone once it stops", id).
 			WithHint("name it first: capsem persist %s NAME", id)
 	}
-	return s.start(ctx, v, true)
+	return s.start(ctx, v, true, false)
 }
 
 // Resume starts a named VM that is down, and waits until its guest answers. One that is up is left as it is.
-func (s *Service) Resume(ctx context.Context, name string) (api.ProvisionReply, error) {
+//
+// A suspended one goes on from where it was, unless cold: then what was in its memory is given up.
+func (s *Service) Resume(ctx context.Context, name string, cold bool) (api.ProvisionReply, error) {
 	v, err := s.find(name)
 	if err != nil {
 		return api.ProvisionReply{}, err
 	}
-	return s.start(ctx, v, false)
+	return s.start(ctx, v, false, cold)
 }
 
-func (s *Service) start(ctx context.Context, v *vm, again bool) (api.ProvisionReply, error) {
-	if err := s.startTurn(ctx, v, again); err != nil {
+func (s *Service) start(ctx context.Context, v *vm, again, cold bool) (api.ProvisionReply, error) {
+	if err := s.startTurn(ctx, v, again, cold); err != nil {
 		return api.ProvisionReply{}, err
 	}
 	if _, err := v.running(ctx); err != nil {
@@ -134,7 +138,7 @@ func (s *Service) start(ctx context.Context, v *vm, again bool) (api.ProvisionRe
 }
 
 // startTurn is the part of start that needs the VM's turn.
-func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
+func (s *Service) startTurn(ctx context.Context, v *vm, again, cold bool) error {
 	if err := v.take(ctx); err != nil {
 		return err
 	}
@@ -162,11 +166,11 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again bool) error {
 	if w.gone {
 		return notRunning(w)
 	}
-	return s.startAgain(ctx, v)
+	return s.startAgain(ctx, v, cold)
 }
 
 // startAgain starts the worker of a named VM that is down.
-func (s *Service) startAgain(ctx context.Context, v *vm) error {
+func (s *Service) startAgain(ctx context.Context, v *vm, cold bool) error {
 	set, err := s.opts.Settings()
 	if err != nil {
 		return err
@@ -180,7 +184,7 @@ func (s *Service) startAgain(ctx context.Context, v *vm) error {
 	defer v.update(func() { v.starting = false })
 	w := v.view()
 	spec := w.spec
-	spec.FormerID = ""
+	spec.FormerID, spec.Cold = "", cold
 	if os.Geteuid() == 0 && spec.UID == 0 { // it was made by another user's service, or its description was lost
 		s.mu.Lock()
 		spec.UID = s.freeUIDLocked()

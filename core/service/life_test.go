@@ -99,7 +99,7 @@ func TestANamedVMIsKeptAndAnUnnamedOneIsNot(t *testing.T) {
 	if left, _ := os.ReadDir(home.Instances()); len(left) != 0 {
 		t.Errorf("left in instances: %v", left)
 	}
-	if _, err := s.Resume(t.Context(), "dev"); err != nil {
+	if _, err := s.Resume(t.Context(), "dev", false); err != nil {
 		t.Fatal(err)
 	}
 	before := info(t, s, "dev").PID
@@ -153,7 +153,7 @@ func TestWhatAVMDoesByItselfShows(t *testing.T) {
 			if _, err := s.Dial(t.Context(), "vm", true); !fault.Is(err, fault.Conflict) || !strings.Contains(fault.Line(err), "capsem resume vm") {
 				t.Errorf("using it: %v", err)
 			}
-			if _, err := s.Resume(t.Context(), "vm"); err != nil || info(t, s, "vm").LastError != "" {
+			if _, err := s.Resume(t.Context(), "vm", false); err != nil || info(t, s, "vm").LastError != "" {
 				t.Errorf("resume: %v", err)
 			}
 			if err := s.Delete(t.Context(), "vm"); err != nil {
@@ -271,7 +271,7 @@ func TestPersistNamesARunningVM(t *testing.T) {
 	if _, err := s.Stop(t.Context(), "mine"); err != nil || states(s) != "taken=Running mine=Stopped" && states(s) != "mine=Stopped taken=Running" {
 		t.Errorf("stop: %v, %s", err, states(s))
 	}
-	if _, err := s.Resume(t.Context(), "mine"); err != nil {
+	if _, err := s.Resume(t.Context(), "mine", false); err != nil {
 		t.Errorf("resume: %v", err)
 	}
 }

@@ -67,7 +67,7 @@ func TestTheNumberOfVMsIsLimitedHoweverTheyStart(t *testing.T) {
 	if made != 4 {
 		t.Errorf("%d VMs run, the limit is 4", made)
 	}
-	if _, err := s.Resume(t.Context(), "down"); !fault.Is(err, fault.LimitReached) {
+	if _, err := s.Resume(t.Context(), "down", false); !fault.Is(err, fault.LimitReached) {
 		t.Errorf("resuming a fifth: %v", err)
 	}
 	if st := s.Status(); st.Running != 4 || st.Stopped != 1 || st.MaxVMs != 4 {

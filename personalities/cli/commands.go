@@ -6,7 +6,7 @@ import "github.com/urfave/cli/v2"
 func (s *session) commands() []*cli.Command {
 	return []*cli.Command{
 		s.runCommand(), s.shellCommand(), s.createCommand(), s.execCommand(), s.listCommand(), s.infoCommand(),
-		s.resumeCommand(), s.attachCommand(), s.stopCommand(), s.restartCommand(), s.persistCommand(), s.deleteCommand(), s.purgeCommand(),
+		s.resumeCommand(), s.suspendCommand(), s.attachCommand(), s.stopCommand(), s.restartCommand(), s.persistCommand(), s.deleteCommand(), s.purgeCommand(),
 		s.logsCommand(), s.cpCommand(), s.jobsCommand(), s.forwardCommand(),
 		s.assetsCommand(), s.templatesCommand(),
 		s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),

@@ -18,9 +18,11 @@ import (
 
 func (s *session) resumeCommand() *cli.Command {
 	return &cli.Command{
-		Name: "resume", Category: groupSessions, Usage: "start a stopped VM", UsageText: "resume VM",
-		Description: "Starts a stopped or defunct named VM with the files it had, and prints its id. A running VM is left as it is.",
-		Action:      action(func(ctx context.Context, c *cli.Context) error { return s.resume(ctx, c) }),
+		Name: "resume", Category: groupSessions, Usage: "start a stopped VM", UsageText: "resume [--cold] VM",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "cold", Usage: "boot a suspended VM, giving up what was in its memory"}},
+		Description: "Starts a stopped or defunct named VM with the files it had, and prints its id. A suspended VM goes on from where it was.\n" +
+			"A running VM is left as it is.",
+		Action: action(func(ctx context.Context, c *cli.Context) error { return s.resume(ctx, c) }),
 	}
 }
 
@@ -33,11 +35,36 @@ func (s *session) resume(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := s.boot(ctx, svc, args[0])
+	start := s.boot
+	if c.Bool("cold") {
+		start = s.bootCold
+	}
+	id, err := start(ctx, svc, args[0])
 	if err != nil {
 		return err
 	}
 	return s.print(id + "\n")
+}
+
+// bootCold is boot, also for a suspended VM.
+func (s *session) bootCold(ctx context.Context, svc *client.Client, name string) (string, error) {
+	done := s.step("booting VM " + name)
+	defer done()
+	reply, err := svc.ResumeCold(ctx, name)
+	return reply.ID, err //nolint:wrapcheck // a fault
+}
+
+func (s *session) suspendCommand() *cli.Command {
+	return &cli.Command{
+		Name: "suspend", Category: groupSessions, Usage: "save VMs and stop them", UsageText: "suspend VM...",
+		Description: "Saves the memory of named VMs beside their disks and stops them. resume goes on from there: what ran in them goes on,\n" +
+			"also after this machine was restarted. Commands that are attached end here, and go on in the VM.",
+		Action: action(func(ctx context.Context, c *cli.Context) error {
+			return s.each(ctx, c, "suspending", func(svc *client.Client, id string) error {
+				return svc.Suspend(ctx, id) //nolint:wrapcheck // a fault
+			})
+		}),
+	}
 }
 
 // boot starts a named VM unless it runs, and returns its id.

@@ -1,0 +1,189 @@
+// Package checkpoint keeps the memory of a suspended VM: the directory "suspended" in the VM's own, with
+//
+//	checkpoint.json  what the state depends on, and its hash
+//	state            memory, devices and CPUs, as the hypervisor writes them
+//
+// It belongs to the system disk as it was at that moment, so it is used once: whoever goes on from it takes it away before the
+// machine runs. The directory appears complete, by a rename, and is never half-used.
+package checkpoint
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"capsem/core/atomicfile"
+	"capsem/core/template"
+)
+
+const (
+	name, draft, used       = "suspended", "suspended.new", "suspended.used"
+	manifestFile, stateFile = "checkpoint.json", "state"
+	// maxManifest bounds checkpoint.json, in bytes.
+	maxManifest = 64 << 10
+)
+
+// ErrMisfit is a checkpoint that this machine, hypervisor or image does not fit any more, or that is damaged.
+var ErrMisfit = errors.New("the saved state cannot be used")
+
+// manifest is checkpoint.json.
+type manifest struct {
+	// Want is what the state depends on; the sizes and the image are the VM's own.
+	template.Want
+	MadeNS int64  `json:"made_ns"`
+	Size   int64  `json:"size"`
+	BLAKE3 string `json:"blake3"`
+}
+
+// Exists reports whether a VM's directory holds a checkpoint.
+func Exists(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name, manifestFile))
+	return err == nil
+}
+
+// Make writes a checkpoint: save fills the state. When it returns without an error everything is on the disk.
+func Make(dir string, want template.Want, save func(to *os.File) error) error {
+	temp := filepath.Join(dir, draft)
+	err := errors.Join(os.RemoveAll(temp), os.RemoveAll(filepath.Join(dir, used)))
+	if err == nil {
+		err = os.Mkdir(temp, 0o700)
+	}
+	if err == nil {
+		err = fill(temp, want, save)
+	}
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(dir, name))
+	}
+	if err == nil {
+		err = os.Rename(temp, filepath.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("save VM: %w", err), os.RemoveAll(temp))
+	}
+	return atomicfile.SyncDir(dir) //nolint:wrapcheck // says what it did
+}
+
+func fill(temp string, want template.Want, save func(to *os.File) error) error {
+	f, err := os.OpenFile(filepath.Join(temp, stateFile), os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	defer f.Close()
+	if err := save(f); err != nil {
+		return err
+	}
+	m := manifest{Want: want, MadeNS: time.Now().UnixNano()}
+	if m.BLAKE3, m.Size, err = sum(f); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	return atomicfile.Write(filepath.Join(temp, manifestFile), append(text, '\n'), 0o600) //nolint:wrapcheck // by the caller
+}
+
+func sum(f *os.File) (string, int64, error) {
+	h := blake3.New()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", 0, err //nolint:wrapcheck // by the caller
+	}
+	n, err := io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), n, err //nolint:wrapcheck // by the caller
+}
+
+// Open opens the state of a VM's checkpoint, held to its hash. One that does not fit is ErrMisfit.
+func Open(dir string, want template.Want) (*os.File, error) {
+	m, err := load(filepath.Join(dir, name, manifestFile))
+	if err != nil {
+		return nil, err
+	}
+	if m.Want != want {
+		return nil, fmt.Errorf("%w: %s", ErrMisfit, difference(m.Want, want))
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name, stateFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMisfit, err)
+	}
+	hash, size, err := sum(f)
+	if err == nil && (hash != m.BLAKE3 || size != m.Size) {
+		err = fmt.Errorf("%w: it is damaged", ErrMisfit)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func load(path string) (manifest, error) {
+	var m manifest
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return m, fmt.Errorf("read saved state: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	if err != nil {
+		return m, fmt.Errorf("read saved state: %w", err)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("%w: its description is damaged", ErrMisfit)
+	}
+	return m, nil
+}
+
+// difference says what has changed since.
+func difference(was, is template.Want) string {
+	switch {
+	case was.Host != is.Host:
+		return "QEMU or this machine's processor has changed since"
+	case was.Accelerator != is.Accelerator:
+		return fmt.Sprintf("it was made with accelerator %.10s, and this is %.10s", was.Accelerator, is.Accelerator)
+	case was.AssetVersion != is.AssetVersion || was.Cmdline != is.Cmdline:
+		return "the image or the kernel's command line has changed since"
+	}
+	return "the VM's sizes have changed since"
+}
+
+// Take takes the checkpoint away, since the machine is about to run from it. giveBack undoes that for a machine that never ran.
+func Take(dir string) (giveBack func() error, err error) {
+	from, to := filepath.Join(dir, name), filepath.Join(dir, used)
+	err = os.RemoveAll(to)
+	if err == nil {
+		err = os.Rename(from, to)
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take saved state: %w", err)
+	}
+	return func() error { return os.Rename(to, from) }, nil
+}
+
+// Discard removes what Take has taken away, and, when all is set, also a checkpoint that was not used.
+func Discard(dir string, all bool) error {
+	err := errors.Join(os.RemoveAll(filepath.Join(dir, used)), os.RemoveAll(filepath.Join(dir, draft)))
+	if all {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove saved state: %w", err)
+	}
+	return nil
+}
