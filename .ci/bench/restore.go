@@ -9,6 +9,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,12 +26,17 @@ type restoreSpec struct {
 	argv []string
 	pid  int
 	tpl  *template.Template
-	disk string
+	// root is the root image, disk the system disk.
+	root, disk string
 }
 
 // restoreLike reads the spec off a running VM.
-func restoreLike(pid int, tpl *template.Template, disk string) (*restoreSpec, error) {
+func restoreLike(pid int, tpl *template.Template, set, disk string) (*restoreSpec, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	roots, _ := filepath.Glob(filepath.Join(set, "rootfs.*"))
+	if err == nil && len(roots) != 1 {
+		err = errors.New("no single root image in " + set)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the command line of QEMU: %w", err)
 	}
@@ -38,27 +46,39 @@ func restoreLike(pid int, tpl *template.Template, disk string) (*restoreSpec, er
 			argv = append(argv[:i:i], argv[i+2:]...)
 		}
 	}
-	return &restoreSpec{argv: argv, pid: pid, tpl: tpl, disk: disk}, nil
+	return &restoreSpec{argv: argv, pid: pid, tpl: tpl, root: roots[0], disk: disk}, nil
 }
 
-// files opens what the running QEMU has open, under the same numbers: new sockets in place of its own (ours are returned, in order),
+// files opens what the running QEMU was given, under the same numbers: new sockets in place of its own (ours are returned, in order),
 // the other disk in place of its own.
 func (s *restoreSpec) files() (extra []*os.File, ours []net.Conn, err error) {
-	for n := 3; strings.Contains(strings.Join(s.argv, " "), "fd/"+strconv.Itoa(n)) || strings.Contains(strings.Join(s.argv, " ")+",", "fd="+strconv.Itoa(n)+","); n++ {
+	most := 0
+	for _, found := range fdNumber.FindAllStringSubmatch(strings.Join(s.argv, " "), -1) {
+		n, err := strconv.Atoi(found[1])
+		if err != nil {
+			return nil, nil, fmt.Errorf("look at QEMU's files: %w", err)
+		}
+		most = max(most, n)
+	}
+	for n := 3; n <= most; n++ {
 		path := fmt.Sprintf("/proc/%d/fd/%d", s.pid, n)
+		word := fmt.Sprintf("fd=%d,set=", n) // QEMU has moved these
+		set := slices.IndexFunc(s.argv, func(a string) bool { return strings.HasPrefix(a, word) })
 		target, err := os.Readlink(path)
 		if err != nil {
 			return extra, ours, fmt.Errorf("look at QEMU's files: %w", err)
 		}
 		var f *os.File
 		switch {
+		case set >= 0 && s.argv[set] == word+"1":
+			f, err = os.Open(s.root)
+		case set >= 0:
+			f, err = os.OpenFile(s.disk, os.O_RDWR, 0)
 		case strings.HasPrefix(target, "socket:"):
 			var conn net.Conn
 			if conn, f, err = socketPair(); err == nil {
 				ours = append(ours, conn)
 			}
-		case strings.HasSuffix(target, template.DiskFile):
-			f, err = os.OpenFile(s.disk, os.O_RDWR, 0)
 		default:
 			f, err = os.Open(path)
 		}
@@ -69,6 +89,9 @@ func (s *restoreSpec) files() (extra []*os.File, ours []net.Conn, err error) {
 	}
 	return extra, ours, nil
 }
+
+// fdNumber is how a command line names a file that QEMU was given.
+var fdNumber = regexp.MustCompile(`\bfd[=/](\d+)`)
 
 // run restores the VM and returns once the first command has been answered, with the time that took.
 func (s *restoreSpec) run(ctx context.Context) (time.Duration, error) {

@@ -43,7 +43,7 @@ func (b *bench) warm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	spec, err := restoreLike(model.HypervisorPID, tpl, filepath.Join(b.tmp, template.DiskFile))
+	spec, err := restoreLike(model.HypervisorPID, tpl, b.home.AssetVersion(model.Version), filepath.Join(b.tmp, template.DiskFile))
 	if err != nil {
 		return err
 	}
