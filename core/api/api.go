@@ -33,6 +33,10 @@
 //	POST   /purge                         PurgeRequest -> PurgeReply
 //	POST   /run                           RunRequest -> ExecReply
 //	GET    /service-logs                  text, last 100 KiB
+//	POST   /fork/{id}                     ForkRequest -> Image
+//	GET    /images                        ImagesReply
+//	GET    /images/{name}                 Image
+//	DELETE /images/{name}                 Success
 //	GET    /templates                     TemplatesReply
 //	POST   /templates/rebuild             RebuildTemplateRequest -> TemplatesReply
 //	POST   /templates/prune               PruneTemplatesReply
@@ -58,6 +62,37 @@ const (
 	// VersionHeader carries the build version, both ways.
 	VersionHeader = "Capsem-Version"
 )
+
+// ForkRequest names the image that a VM is forked into.
+type ForkRequest struct {
+	Image       string `json:"image"`
+	Description string `json:"description,omitempty"`
+}
+
+// ImagesReply lists the images in the order of their names.
+type ImagesReply struct {
+	Images []Image `json:"images"`
+}
+
+// Image is what a VM was forked into, and VMs can be made of.
+type Image struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	CreatedAt   string `json:"created_at"`
+	// Version is the asset version that its VMs boot.
+	Version string `json:"version"`
+	CPUs    int    `json:"cpus"`
+	RAMMB   int    `json:"ram_mb"`
+	DiskMB  int    `json:"disk_mb"`
+	// From is the VM that it was forked from, Parent the image of that.
+	From   string `json:"from"`
+	Parent string `json:"parent,omitempty"`
+	// Memory says that its VMs go on with what ran; without it they boot.
+	Memory    bool  `json:"memory"`
+	SizeBytes int64 `json:"size_bytes"`
+	// Env is the names of the variables that its VMs have.
+	Env []string `json:"env,omitempty"`
+}
 
 // TemplatesReply lists what new VMs may start from, the one that was used last first.
 type TemplatesReply struct {
@@ -161,6 +196,8 @@ type ProvisionRequest struct {
 	Env map[string]string `json:"env,omitempty"`
 	// NoWait answers as soon as the worker runs instead of when the guest answers.
 	NoWait bool `json:"no_wait,omitempty"`
+	// Image is what to make it of (POST /fork); its sizes and environment count where none are given.
+	Image string `json:"image,omitempty"`
 	// Cold boots the VM even where it could go on from a template.
 	Cold bool `json:"cold,omitempty"`
 }
@@ -197,6 +234,9 @@ type SandboxInfo struct {
 	LastError string `json:"last_error,omitempty"`
 	// Step is what a Booting VM is doing.
 	Step string `json:"step,omitempty"`
+	// Image is what it was made of; Notes are what its owner should know of its start.
+	Image string   `json:"image,omitempty"`
+	Notes []string `json:"notes,omitempty"`
 	// Warm says that it went on from a template instead of booting.
 	Warm bool `json:"warm,omitempty"`
 	// BootStages is the guest's own timing; BootMS from worker start to ready.

@@ -96,7 +96,10 @@ func settle(path string) (File, error) {
 		return File{}, fmt.Errorf("publish image: %w", err)
 	}
 	defer f.Close()
-	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+	if err := readable(f); err != nil {
+		return File{}, fmt.Errorf("publish image: %w", err)
+	}
+	if err := f.Sync(); err != nil {
 		return File{}, fmt.Errorf("publish image: %w", err)
 	}
 	sum, n, err := hashFile(f)
@@ -104,6 +107,17 @@ func settle(path string) (File, error) {
 		return File{}, err
 	}
 	return File{Name: filepath.Base(path), BLAKE3: sum, Size: n}, nil
+}
+
+// readable gives a file its mode. One that has it is not touched: that would change its time, and so unsettle what is known of a
+// set from which a VM may be starting.
+func readable(f *os.File) error {
+	const mode = 0o644
+	info, err := f.Stat()
+	if err != nil || info.Mode() == mode {
+		return err //nolint:wrapcheck // settle does
+	}
+	return f.Chmod(mode) //nolint:wrapcheck // settle does
 }
 
 // replace puts a finished directory where the set's is to be. If the same files are there already, they stay, as a VM may be
@@ -169,6 +183,17 @@ func usedByVMs(home paths.Home) (used map[string]bool, known bool) {
 			used[version] = true
 		}
 	}
+	images, err := filepath.Glob(filepath.Join(home.Images(), "*", "image.json"))
+	if err != nil {
+		return nil, false
+	}
+	for _, path := range images {
+		version, err := versionIn(path)
+		if err != nil {
+			return nil, false
+		}
+		used[version] = true
+	}
 	return used, true
 }
 
@@ -188,8 +213,11 @@ func removeUnlisted(home paths.Home, m *Manifest, used map[string]bool) {
 }
 
 // versionOf is the set that a VM boots; empty when it has no spec yet.
-func versionOf(vm paths.VM) (string, error) {
-	f, err := os.Open(vm.Spec())
+func versionOf(vm paths.VM) (string, error) { return versionIn(vm.Spec()) }
+
+// versionIn is the set that the description of a VM or an image names.
+func versionIn(path string) (string, error) {
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "", nil
 	}
@@ -205,7 +233,7 @@ func versionOf(vm paths.VM) (string, error) {
 		err = json.Unmarshal(text, &spec)
 	}
 	if err != nil {
-		return "", fault.Wrap(err, fault.Internal, "cannot read %s", vm.Spec())
+		return "", fault.Wrap(err, fault.Internal, "cannot read %s", path)
 	}
 	return spec.AssetVersion, nil
 }

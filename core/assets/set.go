@@ -148,37 +148,51 @@ func (s *Set) openFile(ctx context.Context, file File, known *verdicts) (*os.Fil
 	return f, nil
 }
 
-// check holds an open file to the manifest and leaves it at its beginning.
+// check holds an open file to the manifest and leaves it at its beginning. A file that was touched while it was read is read once
+// more: a backup, a link or other rights change its times and not its content.
 func check(ctx context.Context, f *os.File, file File, known *verdicts) error {
+	for range 2 {
+		if untouched, err := checkOnce(ctx, f, file, known); untouched || err != nil {
+			return err
+		}
+	}
+	return fault.New(fault.Unavailable, "%s changed while it was checked", f.Name()).WithHint(rebuild)
+}
+
+// checkOnce reads the file, unless a verdict is known. untouched says that nobody has touched it meanwhile.
+func checkOnce(ctx context.Context, f *os.File, file File, known *verdicts) (untouched bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("check image: %w", err)
+		return false, fmt.Errorf("check image: %w", err)
 	}
 	if info.Size() != file.Size {
-		return fault.New(fault.Unavailable, "%s is damaged: it has %d bytes instead of %d", f.Name(), info.Size(), file.Size).WithHint(rebuild)
+		return false, fault.New(fault.Unavailable, "%s is damaged: it has %d bytes instead of %d", f.Name(), info.Size(), file.Size).WithHint(rebuild)
 	}
 	if known.holds(info, file.BLAKE3) {
-		return nil
+		return true, nil
 	}
 	sum, _, err := hashFile(&cancelled{ctx, f})
 	if ctx.Err() != nil {
-		return fmt.Errorf("check image: %w", context.Cause(ctx))
+		return false, fmt.Errorf("check image: %w", context.Cause(ctx))
 	}
 	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, "cannot read %s: %s", f.Name(), err).WithHint(rebuild)
+		return false, fault.Wrap(err, fault.Unavailable, "cannot read %s: %s", f.Name(), err).WithHint(rebuild)
 	}
 	if sum != file.BLAKE3 {
-		return fault.New(fault.Unavailable, "%s is not what was built: its content has changed, so it is not booted", f.Name()).WithHint(rebuild)
+		return false, fault.New(fault.Unavailable, "%s is not what was built: its content has changed, so it is not booted", f.Name()).WithHint(rebuild)
 	}
-	// The file may have been changed while it was read.
-	if after, err := f.Stat(); err != nil || identity(after) != identity(info) {
-		return fault.New(fault.Unavailable, "%s changed while it was checked", f.Name()).WithHint(rebuild)
+	if _, err := f.Seek(0, 0); err != nil {
+		return false, fmt.Errorf("check image: %w", err)
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("check image: %w", err)
+	}
+	if identity(after) != identity(info) {
+		return false, nil
 	}
 	known.add(info, sum)
-	if _, err := f.Seek(0, 0); err != nil {
-		return fmt.Errorf("check image: %w", err)
-	}
-	return nil
+	return true, nil
 }
 
 // cancelled is a reader that ends with its context.

@@ -151,6 +151,70 @@ func TestCheckingEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// meddler is a context of a check, asked before each read: somebody else then does something to the file.
+type meddler struct {
+	context.Context
+	asked  int
+	meddle func(asked int) error
+}
+
+func (m *meddler) Err() error {
+	m.asked++
+	return m.meddle(m.asked)
+}
+
+func TestAFileThatIsTouchedWhileItIsCheckedIsReadOnceMore(t *testing.T) {
+	t.Parallel()
+	touch := func(path string, n int) error { return os.Chtimes(path, time.Time{}, time.Unix(int64(n), 0)) }
+	for name, c := range map[string]struct {
+		meddle func(path string, asked int) error
+		refuse string
+	}{
+		"touched once": {func(path string, asked int) error {
+			if asked > 1 {
+				return nil
+			}
+			return touch(path, asked)
+		}, ""},
+		"touched again and again": {touch, "changed while it was checked"},
+		"altered": {func(path string, asked int) error {
+			if asked != 2 { // its content is read, the end is not
+				return nil
+			}
+			return errors.Join(flip(path), touch(path, 1))
+		}, "content has changed"},
+		"cut": {func(path string, asked int) error {
+			if asked != 2 {
+				return nil
+			}
+			return os.Truncate(path, 3)
+		}, "3 bytes instead of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			set := install(t, newHome(t), "amd64", "the root")
+			path := filepath.Join(set.Dir(), Kernel)
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			kernel := set.Files[slices.IndexFunc(set.Files, func(f File) bool { return f.Name == Kernel })]
+			ctx := &meddler{Context: t.Context(), meddle: func(asked int) error { return c.meddle(path, asked) }}
+			err = check(ctx, f, kernel, &verdicts{home: set.home})
+			if (err != nil) != (c.refuse != "") || (err != nil && !strings.Contains(err.Error(), c.refuse)) {
+				t.Fatalf("checked with %v", err)
+			}
+			if c.refuse != "" {
+				return
+			}
+			if got, err := io.ReadAll(f); err != nil || string(got) != "vmlinuzthe root" {
+				t.Errorf("it then holds %q, %v", got, err)
+			}
+		})
+	}
+}
+
 // rest waits until the set's files have been left alone for so long that verdicts on them are remembered.
 func rest(t *testing.T, s *Set) {
 	t.Helper()

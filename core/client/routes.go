@@ -132,6 +132,27 @@ func (c *Client) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
 	return call[api.PurgeReply](ctx, c, http.MethodPost, "/purge", api.PurgeRequest{All: all})
 }
 
+// Fork makes an image of a VM.
+func (c *Client) Fork(ctx context.Context, id string, req api.ForkRequest) (api.Image, error) {
+	return call[api.Image](ctx, c, http.MethodPost, escape("fork", id), req)
+}
+
+// Images lists the images.
+func (c *Client) Images(ctx context.Context) (api.ImagesReply, error) {
+	return call[api.ImagesReply](ctx, c, http.MethodGet, "/images", nil)
+}
+
+// Image is one image.
+func (c *Client) Image(ctx context.Context, name string) (api.Image, error) {
+	return call[api.Image](ctx, c, http.MethodGet, escape("images", name), nil)
+}
+
+// DeleteImage removes an image.
+func (c *Client) DeleteImage(ctx context.Context, name string) error {
+	_, err := call[api.Success](ctx, c, http.MethodDelete, escape("images", name), nil)
+	return err
+}
+
 // Templates lists what new VMs may start from.
 func (c *Client) Templates(ctx context.Context) (api.TemplatesReply, error) {
 	return call[api.TemplatesReply](ctx, c, http.MethodGet, "/templates", nil)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"capsem/core/api"
@@ -68,8 +69,8 @@ type file struct {
 func Load(home paths.Home) (*Settings, error) { return load(home.UserConfig(), paths.CorpConfig()) }
 
 func load(user, corp string) (*Settings, error) {
-	s := &Settings{}
-	if err := s.apply("defaults.toml", defaults); err != nil {
+	s, err := Defaults()
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range []string{user, corp} {
@@ -111,6 +112,12 @@ func (s *Settings) apply(name string, text []byte) error {
 		return err
 	}
 	c := checker{name: name, text: text}
+	s.check(&c, f)
+	return c.err
+}
+
+// check holds every value to its type and takes it over. It is the list of the settings there are.
+func (s *Settings) check(c *checker, f *file) {
 	r := &f.VM.Resources
 	c.number(&s.VM.CPUs, r.CPUCount, 1, "vm.resources.cpu_count", api.MinCPUs, api.MaxCPUs)
 	c.number(&s.VM.RAMMB, r.RAMMB, 1, "vm.resources.ram_mb", api.MinRAMMB, api.MaxRAMMB)
@@ -119,10 +126,7 @@ func (s *Settings) apply(name string, text []byte) error {
 	c.word(&s.VM.Accelerator, f.VM.Accelerator, "vm.accelerator", "auto", "kvm", "tcg")
 	c.word(&s.Log.Level, f.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.duration(&s.VM.ReadyTimeout, f.VM.ReadyTimeout, "vm.ready_timeout", time.Second, time.Hour)
-	if f.VM.WarmStart != nil {
-		s.VM.WarmStart = *f.VM.WarmStart
-	}
-	return c.err
+	c.truth(&s.VM.WarmStart, f.VM.WarmStart, "vm.warm_start")
 }
 
 // checker puts values into the settings and keeps the first complaint.
@@ -130,6 +134,20 @@ type checker struct {
 	name string
 	text []byte
 	err  error
+	// seen, when set, is told of every setting: what a value must be, and what the file says, as it is written there.
+	seen func(key, kind, value string)
+}
+
+// see tells of a setting. from is nil when the file says nothing.
+func see[T any](c *checker, key, kind string, from *T) {
+	if c.seen == nil {
+		return
+	}
+	value := ""
+	if from != nil {
+		value = fmt.Sprintf("%#v", *from)
+	}
+	c.seen(key, kind, value)
 }
 
 func (c *checker) complain(key, format string, args ...any) {
@@ -139,6 +157,7 @@ func (c *checker) complain(key, format string, args ...any) {
 }
 
 func (c *checker) number(to, from *int, times int, key string, least, most int) {
+	see(c, key, fmt.Sprintf("number, %d to %d", least, most), from)
 	switch {
 	case from == nil:
 	case *from < least || *from > most:
@@ -149,6 +168,7 @@ func (c *checker) number(to, from *int, times int, key string, least, most int) 
 }
 
 func (c *checker) word(to, from *string, key string, allowed ...string) {
+	see(c, key, "one of "+strings.Join(allowed, ", "), from)
 	if from == nil {
 		return
 	}
@@ -161,7 +181,15 @@ func (c *checker) word(to, from *string, key string, allowed ...string) {
 	c.complain(key, "is %.40q; it must be one of %q", *from, allowed)
 }
 
+func (c *checker) truth(to, from *bool, key string) {
+	see(c, key, "true or false", from)
+	if from != nil {
+		*to = *from
+	}
+}
+
 func (c *checker) duration(to *time.Duration, from *string, key string, least, most time.Duration) {
+	see(c, key, fmt.Sprintf("time, %s to %s", short(least), short(most)), from)
 	if from == nil {
 		return
 	}
@@ -171,4 +199,15 @@ func (c *checker) duration(to *time.Duration, from *string, key string, least, m
 		return
 	}
 	*to = d
+}
+
+// short writes a whole number of hours, minutes or seconds without what is zero.
+func short(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-len(zero)+1]
+		}
+	}
+	return text
 }

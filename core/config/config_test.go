@@ -73,6 +73,39 @@ func TestMistakesNameTheirFileAndLineAndWhatToDo(t *testing.T) {
 	}
 }
 
+func TestEverySettingIsDescribedWithWhatHolds(t *testing.T) {
+	got, err := Describe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string]Setting{}
+	for _, s := range got {
+		described[s.Key] = s
+		if s.Type == "" || s.Default == "" || s.Meaning == "" || !strings.HasSuffix(s.Meaning, ".") {
+			t.Errorf("incomplete: %+v", s)
+		}
+	}
+	for _, key := range keys() {
+		if _, ok := described[key]; !ok {
+			t.Errorf("%s is not described", key)
+		}
+	}
+	if len(got) != len(keys()) {
+		t.Errorf("%d settings are described, there are %d", len(got), len(keys()))
+	}
+	for key, want := range map[string]Setting{
+		"vm.resources.ram_mb": {"", "number, 256 to 16384", "2048", "Memory of a VM that is made without --ram, in MB."},
+		"vm.ready_timeout":    {"", "time, 1s to 1h", `"120s"`, "How long a guest may take until it answers."},
+		"log.level":           {"", "one of debug, info, warn, error", `"info"`, described["log.level"].Meaning},
+		"vm.warm_start":       {"", "true or false", "true", described["vm.warm_start"].Meaning},
+	} {
+		want.Key = key
+		if described[key] != want {
+			t.Errorf("%s: %+v, want %+v", key, described[key], want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(defaults)
 	f.Add([]byte("[vm.resources]\ncpu_count = 9\n"))

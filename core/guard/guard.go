@@ -22,8 +22,8 @@ type Lock struct {
 	path string
 }
 
-// Acquire takes the lock at path, made with mode 0600 if need be, and writes this process's id into it. ErrHeld when
-// another process has it; Holder then says which.
+// Acquire takes the lock at path, made with mode 0600 if need be, and writes this process's id into it if the disk has
+// room. ErrHeld when another process has it; Holder then says which.
 func Acquire(path string) (*Lock, error) {
 	for {
 		l, err := try(path)
@@ -52,14 +52,24 @@ func try(path string) (*Lock, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
-	text := strconv.Itoa(os.Getpid()) + "\n"
-	if _, err := f.WriteAt([]byte(text), 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-	}
-	if err := f.Truncate(int64(len(text))); err != nil {
+	if err := sign(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	return &Lock{file: f, path: path}, nil
+}
+
+// sign writes this process's id. On a full disk it leaves none: the lock counts, the id only says who has it. That of a former
+// holder must go then, as another process may have it now.
+func sign(f *os.File) error {
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	_, err := f.WriteAt([]byte(text), 0)
+	if err == nil {
+		err = f.Truncate(int64(len(text)))
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = f.Truncate(0)
+	}
+	return err //nolint:wrapcheck // try does
 }
 
 // exclusive takes the lock, or fails with EWOULDBLOCK when it is held. Holder takes it shared for a moment: that holds

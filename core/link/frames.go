@@ -12,7 +12,6 @@ const (
 
 	typeData   = 0
 	typeWindow = 1
-	typeGoAway = 3
 
 	flagSYN = 1
 	flagACK = 2
@@ -23,7 +22,8 @@ const (
 type frameChecker struct{ peerIsHost bool }
 
 // frames refuses a payload that is not a sequence of whole frames, pings (answering them would cost a goroutine each, and
-// we never send any), and streams opened under our own numbers.
+// we never send any), go-aways (yamux would open no more streams in a session that goes on; who leaves ends the carrier, and
+// yamux itself sends one only with a failure that ends the session), and streams opened under our own numbers.
 func (c frameChecker) frames(b []byte) error {
 	for len(b) > 0 {
 		if len(b) < frameHead || b[0] != 0 {
@@ -38,7 +38,7 @@ func (c frameChecker) frames(b []byte) error {
 				return fmt.Errorf("%w: a frame of %d bytes is longer than its record", errCorrupt, length)
 			}
 			size += int(length)
-		case typeWindow, typeGoAway:
+		case typeWindow:
 		default:
 			return fmt.Errorf("%w: a frame has type %d", errCorrupt, b[1])
 		}

@@ -160,6 +160,20 @@ func TestMoreThanTheWindowEndsTheSession(t *testing.T) {
 	sending.Wait()
 }
 
+// yamux would go on with a session in which it opens no more streams.
+func TestAGoAwayEndsTheSession(t *testing.T) {
+	noLeaks(t)
+	h, g := socketPair(t)
+	host, guest := pair(t, h, g)
+	conn := guest.(*session).conn
+	if _, err := g.Write(record(frame(3, 0, 0, 0), conn.ownTag)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ended(t, host); !errors.Is(err, ErrSessionEnded) || !errors.Is(err, errCorrupt) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // A peer that sends what costs answers and never reads them must not make this side gather them.
 func TestAFloodWithoutReadingTakesNoMemory(t *testing.T) {
 	noLeaks(t)

@@ -50,6 +50,8 @@ func TestRecordsThatAreRefused(t *testing.T) {
 		"a body of 4 GiB":           record(frame(typeData, 0, 2, 1<<32-1), tag),
 		"a frame of version 1":      record(append([]byte{1}, good[1:]...), tag),
 		"a ping":                    record(frame(2, flagSYN, 0, 1), tag),
+		"a go-away":                 record(frame(3, 0, 0, 0), tag),
+		"a go-away over an error":   record(frame(3, 0, 0, 1), tag),
 		"an unknown type":           record(frame(9, 0, 2, 0), tag),
 		"stream 0":                  record(frame(typeWindow, flagSYN, 0, 0), tag),
 		"a stream of our numbers":   record(frame(typeWindow, flagSYN, 1, 0), tag),

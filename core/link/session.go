@@ -285,7 +285,7 @@ func (s *session) ended() error {
 
 // endedOr is ended when the session is over or err comes from its end, else err.
 func (s *session) endedOr(err error) error {
-	if s.mux.IsClosed() || errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, yamux.ErrRemoteGoAway) {
+	if s.mux.IsClosed() || errors.Is(err, yamux.ErrSessionShutdown) {
 		return s.ended()
 	}
 	return err

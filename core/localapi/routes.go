@@ -33,7 +33,16 @@ const (
 )
 
 func (s *Server) table() []route {
-	return slices.Concat(s.vmRoutes(), s.templateRoutes(), s.serviceRoutes())
+	return slices.Concat(s.vmRoutes(), s.imageRoutes(), s.templateRoutes(), s.serviceRoutes())
+}
+
+func (s *Server) imageRoutes() []route {
+	return []route{
+		{method: "POST", path: "/fork/{id}", summary: "Make an image of a VM", in: api.ForkRequest{}, out: api.Image{}, run: s.fork},
+		{method: "GET", path: "/images", summary: "Every image", out: api.ImagesReply{}, run: s.images},
+		{method: "GET", path: "/images/{name}", summary: "One image", out: api.Image{}, run: s.image},
+		{method: "DELETE", path: "/images/{name}", summary: "Remove an image", out: api.Success{}, run: s.deleteImage},
+	}
 }
 
 func (s *Server) templateRoutes() []route {

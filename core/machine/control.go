@@ -33,6 +33,8 @@ func (w *Worker) waitFinal(ctx context.Context) error {
 
 // pause stops or starts the virtual CPUs.
 func (w *Worker) pause(ctx context.Context, pause bool) error {
+	w.saving.Lock()
+	defer w.saving.Unlock()
 	w.mu.Lock()
 	vm, agent := w.vm, w.agent
 	w.mu.Unlock()

@@ -138,7 +138,14 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 		w.board.update(func(st *proto.WorkerStatus) { st.Warm = true })
 	}
 	vm, err := w.cfg.Driver.Create(ctx, spec)
-	if err != nil && p.state != nil && ctx.Err() == nil {
+	switch {
+	case err == nil || p.state == nil || ctx.Err() != nil:
+	case w.spec.ForkedMemory:
+		if err := w.forked(err); err != nil {
+			return nil, err
+		}
+		return w.create(ctx)
+	default:
 		return nil, w.misfit(err)
 	}
 	if err != nil {

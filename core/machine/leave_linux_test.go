@@ -54,3 +54,22 @@ func TestAnUploadToAGuestThatTakesNothingEndsWithItsClient(t *testing.T) {
 	}
 	_ = (<-held).Close()
 }
+
+func TestADetachedCommandIsNotLostToAClientThatLeavesAtOnce(t *testing.T) {
+	k := start(t, realGuest(t))
+	k.ready()
+	for range 100 {
+		conn := k.stream(proto.WorkerRequest{Op: proto.OpExec, Detach: true, Exec: &proto.ExecRequest{Argv: []string{"true"}, Dir: "/"}})
+		if kind, _, err := proto.NewStreamReader(conn).Next(); err != nil || kind != proto.KindStarted {
+			t.Fatalf("frame %d, %v", kind, err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, j := range k.call(proto.WorkerRequest{Op: proto.OpJobs}).Jobs {
+		if st := k.job(proto.OpWaitJob, j.ID); st.State != proto.JobDone {
+			t.Errorf("%s: %+v", j.ID, st)
+		}
+	}
+}

@@ -75,6 +75,8 @@ type Worker struct {
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it
 	stands string             // why the machine stands still, if it does
+	// saving is held while the machine is saved, and must stand still.
+	saving sync.Mutex
 	// suspending says that the memory is being saved, or has been.
 	suspending bool
 

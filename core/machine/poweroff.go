@@ -33,9 +33,16 @@ func (w *Worker) powerOff(ctx context.Context, vm hypervisor.Machine) time.Durat
 	return grace + w.cfg.slack
 }
 
+// awaitSaved lets a fork finish, for which the machine must stand still.
+func (w *Worker) awaitSaved() {
+	w.saving.Lock()
+	defer w.saving.Unlock()
+}
+
 // askToPowerOff tells the agent that the guest is to be down by then, and each further one, should the link break before the
 // machine is down.
 func (w *Worker) askToPowerOff(ctx context.Context, vm hypervisor.Machine, by time.Time) {
+	w.awaitSaved()
 	if err := vm.Resume(ctx); err != nil { // it may be paused, and could not obey
 		w.log.Warn("cannot let the guest go on", "error", err)
 	}

@@ -211,6 +211,8 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 	case proto.OpKill:
 		w.end(0, true)
 		err = w.waitFinal(ctx)
+	case proto.OpFork:
+		err = w.fork(ctx, req.Dir)
 	case proto.OpSuspend:
 		if err = w.suspend(ctx); err == nil {
 			err = w.waitFinal(ctx)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"capsem/core/fault"
@@ -70,7 +71,9 @@ func (r *run) awaitStart(ctx context.Context, c *client) {
 		return
 	case <-ctx.Done():
 	}
-	_ = r.stream.Close() // follow says why
+	if r.settled.CompareAndSwap(false, true) { // else it has been told, and may well leave
+		_ = r.stream.Close() // follow says why
+	}
 	<-r.answered
 }
 
@@ -123,6 +126,8 @@ type run struct {
 	out io.Writer
 	// answered is closed when nothing more is to be sent to the client.
 	answered chan struct{}
+	// settled says that the client of a detached command is told that it runs, or has left before.
+	settled atomic.Bool
 
 	writing sync.Mutex // frames to the guest are never mixed
 
@@ -258,6 +263,7 @@ func (r *run) begun(f *frame) error {
 		return errRules
 	}
 	started.Job = r.job.ID()
+	r.settled.Store(true)
 	sendJSON(r.out, proto.KindStarted, started)
 	if r.detach {
 		r.out = io.Discard

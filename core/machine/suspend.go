@@ -20,6 +20,8 @@ const replyTime = 200 * time.Millisecond
 
 // suspend saves the VM's memory beside its disk and ends it. When that fails the VM goes on.
 func (w *Worker) suspend(ctx context.Context) error {
+	w.saving.Lock()
+	defer w.saving.Unlock()
 	vm, err := w.beginSuspend()
 	if err != nil {
 		return err
@@ -83,8 +85,13 @@ func (w *Worker) save(ctx context.Context, vm hypervisor.Machine) error {
 	if err == nil {
 		err = checkpoint.Make(w.dirNow().Dir(), w.want, func(to *os.File) error { return saver.Save(ctx, to) })
 	}
+	return full(err, "no space left to suspend VM %s", w.idNow())
+}
+
+// full says that an error is a full disk, if it is one.
+func full(err error, format string, args ...any) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || (err != nil && strings.Contains(err.Error(), "No space left")) {
-		err = fault.Wrap(err, fault.NoSpace, "no space left to suspend VM %s", w.idNow()).WithHint("free some space on that disk; the VM goes on")
+		return fault.Wrap(err, fault.NoSpace, format, args...).WithHint("free some space on that disk; the VM goes on")
 	}
 	return err
 }
@@ -116,7 +123,11 @@ func (w *Worker) saved() (*os.File, error) {
 		return nil, checkpoint.Discard(dir, false) //nolint:wrapcheck // says what it did
 	}
 	f, err := checkpoint.Open(dir, w.want)
-	if errors.Is(err, checkpoint.ErrMisfit) {
+	switch {
+	case !errors.Is(err, checkpoint.ErrMisfit):
+	case w.spec.ForkedMemory:
+		return nil, w.forked(err)
+	default:
 		return nil, w.misfit(err)
 	}
 	return f, err //nolint:wrapcheck // says what it did

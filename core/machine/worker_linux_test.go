@@ -132,7 +132,7 @@ func start(t testing.TB, guest func(context.Context, net.Conn, fake.Power), chan
 		Resolve: func(context.Context, hypervisor.Accelerator) (hypervisor.Accelerator, string, error) {
 			return hypervisor.TCG, "test", nil
 		},
-		Assets: func(context.Context, string) (*Boot, error) { return image(t), nil },
+		Assets: func(context.Context, string) (*Boot, error) { return bootImage(t), nil },
 	}
 	for _, c := range changes {
 		c(&spec, &cfg)
@@ -168,7 +168,7 @@ func (k *worker) describe(dir paths.VM, spec proto.VMSpec) {
 	}
 }
 
-func image(t testing.TB) *Boot {
+func bootImage(t testing.TB) *Boot {
 	path := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Error(err)

@@ -54,11 +54,8 @@ func WriteFrame(w io.Writer, v any) error {
 // ReadFrame reads one frame of at most limit bytes into v. io.EOF means a clean end between frames.
 func ReadFrame(r io.Reader, limit int, v any) error {
 	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		if errors.Is(err, io.EOF) {
-			return io.EOF
-		}
-		return fmt.Errorf("read frame: %w", err)
+	if err := readHead(r, head[:]); err != nil {
+		return err
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n == 0 || int64(n) > int64(limit) {
@@ -66,15 +63,35 @@ func ReadFrame(r io.Reader, limit int, v any) error {
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return fmt.Errorf("read frame: %w", err)
+		return fmt.Errorf("read frame: %w", cutShort(err))
 	}
 	return Unmarshal(body, v)
+}
+
+// readHead reads what begins a frame. Only an end before its first byte is clean.
+func readHead(r io.Reader, head []byte) error {
+	n, err := io.ReadFull(r, head)
+	switch {
+	case err == nil:
+		return nil
+	case n == 0 && errors.Is(err, io.EOF):
+		return io.EOF
+	}
+	return fmt.Errorf("read frame: %w", cutShort(err))
+}
+
+// cutShort is the error of something that had begun: its end is no clean one, and must not be taken for a peer that left.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // Unmarshal decodes CBOR under the bounds of this package.
 func Unmarshal(body []byte, v any) error {
 	if err := decMode.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("decode frame: %w", err)
+		return fmt.Errorf("decode frame: %w", cutShort(err)) // of no bytes CBOR says io.EOF
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -53,6 +54,39 @@ func TestAFrameMayBeAsLongAsItsLimit(t *testing.T) {
 		if err := ReadFrame(&w, limit-1, &data); !errors.Is(err, ErrFrameTooLarge) {
 			t.Errorf("a frame of %d under a limit of one less: %v", limit, err)
 		}
+	}
+}
+
+func TestOnlyAnEndBetweenFramesIsClean(t *testing.T) {
+	var w bytes.Buffer
+	if err := WriteFrame(&w, StreamHeader{Port: PortExec}); err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	if err := WriteStreamFrame(&stream, KindData, []byte("abc")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		frame []byte
+		read  func(io.Reader) error
+	}{
+		"CBOR": {w.Bytes(), func(r io.Reader) error { return ReadFrame(r, MaxHeader, &StreamHeader{}) }},
+		"stream": {stream.Bytes(), func(r io.Reader) error {
+			_, _, err := NewStreamReader(r).Next()
+			return err
+		}},
+	} {
+		for n := range c.frame {
+			for how, end := range map[string]error{"an end": io.EOF, "an end with words": fmt.Errorf("read carrier: %w", io.EOF)} {
+				err := c.read(io.MultiReader(bytes.NewReader(c.frame[:n]), iotest.ErrReader(end)))
+				if errors.Is(err, io.EOF) != (n == 0) || errors.Is(err, io.ErrUnexpectedEOF) != (n > 0) {
+					t.Errorf("%s frame, %s after %d bytes: %v", name, how, n, err)
+				}
+			}
+		}
+	}
+	if err := Unmarshal(nil, &StreamHeader{}); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		t.Errorf("no bytes at all: %v", err)
 	}
 }
 

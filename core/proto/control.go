@@ -162,15 +162,24 @@ func ReadGuest(r io.Reader) (GuestMessage, error) {
 
 type validator interface{ validate() error }
 
+// decodeAs returns the zero value with an error: nothing of a message that was refused gets out.
 func decodeAs[T any](e envelope) (T, error) {
-	var m T
+	var m, none T
+	if noBody(e.D) {
+		return none, fmt.Errorf("control %s: read body: %w", e.T, io.ErrUnexpectedEOF)
+	}
 	if err := Unmarshal(e.D, &m); err != nil {
-		return m, fmt.Errorf("control %s: %w", e.T, err)
+		return none, fmt.Errorf("control %s: %w", e.T, err)
 	}
 	if v, ok := any(m).(validator); ok {
 		if err := v.validate(); err != nil {
-			return m, fmt.Errorf("control %s: %w", e.T, err)
+			return none, fmt.Errorf("control %s: %w", e.T, err)
 		}
 	}
 	return m, nil
+}
+
+// noBody tells that an envelope came without a message: CBOR would make the zero value of null and undefined.
+func noBody(d []byte) bool {
+	return len(d) == 0 || d[0] == 0xf6 || d[0] == 0xf7
 }

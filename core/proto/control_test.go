@@ -2,10 +2,14 @@ package proto
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 func goodBoot(change func(*BootConfig)) BootConfig {
@@ -99,6 +103,9 @@ func TestTheGuestTakesAConfigurationWithinItsLimits(t *testing.T) {
 		"id and name of 64":         {named(64, 64), true},
 		"id of 65":                  {named(65, 64), false},
 		"name of 65":                {named(64, 65), false},
+		"id with a NUL":             {goodBoot(func(b *BootConfig) { b.ID = "a\x00" }), false},
+		"name with a NUL":           {goodBoot(func(b *BootConfig) { b.Name = "\x00" }), false},
+		"name of letters":           {goodBoot(func(b *BootConfig) { b.Name = "é" }), true},
 		"id of half a letter":       {goodBoot(func(b *BootConfig) { b.ID = "\xc3" }), false},
 		"host name of 63":           {host(strings.Repeat("h", 63)), true},
 		"host name of 64":           {host(strings.Repeat("h", 64)), false},
@@ -142,6 +149,7 @@ func TestTheGuestTakesFilesAndOrdersWithinTheirLimits(t *testing.T) {
 		"file in a directory ./":   {file("/./b", 0), false},
 		"file after two slashes":   {file("//b", 0), false},
 		"file with a slash behind": {file("/b/", 0), false},
+		"file with a NUL":          {file("/a\x00b", 0), false},
 		"file of half a letter":    {file("/\xc3", 0), false},
 		"path of 4096":             {file("/"+strings.Repeat("p", MaxPath-1), 0), true},
 		"path of 4097":             {file("/"+strings.Repeat("p", MaxPath), 0), false},
@@ -172,39 +180,44 @@ func TestTheHostReadsGuestMessagesWithinTheirLimits(t *testing.T) {
 		m  GuestMessage
 		ok bool
 	}{
-		"agent of 64":               {agent(strings.Repeat("a", 64)), true},
-		"agent of 65":               {agent(strings.Repeat("a", 65)), false},
-		"no agent":                  {agent(""), true},
-		"agent with a NUL":          {agent("a\x00"), false},
-		"agent with DEL":            {agent("a\x7f"), false},
-		"agent of two lines":        {agent("a\nb"), false},
-		"agent of half a letter":    {agent("\xc3"), false},
-		"agent of the sign for one": {agent("\uFFFD"), false},
-		"boot id of 64":             {bootID(strings.Repeat("b", 64)), true},
-		"boot id of 65":             {bootID(strings.Repeat("b", 65)), false},
-		"boot id with an escape":    {bootID("\x1b[2J"), false},
-		"protocol below zero":       {Ready{Protocol: -1}, true}, // the handshake is what compares it
-		"32 failed steps":           {failed(make([]string, MaxBootStages)...), true},
-		"33 failed steps":           {failed(make([]string, MaxBootStages+1)...), false},
-		"a failed step of 200":      {failed("a", strings.Repeat("f", 200)), true},
-		"a failed step of 201":      {failed("a", strings.Repeat("f", 201)), false},
-		"a failed step with a tab":  {failed("a", "b\tc"), false},
-		"a failed step with a NUL":  {failed("\x00"), false},
-		"half a letter failed":      {failed("\xc3"), false},
-		"no stage":                  {stages(0), true},
-		"32 stages":                 {stages(MaxBootStages), true},
-		"33 stages":                 {stages(MaxBootStages + 1), false},
-		"stage of 600 s":            {stage("s", MaxStageUS), true},
-		"stage of a bit more":       {stage("s", MaxStageUS+1), false},
-		"stage of no time":          {stage("s", 0), true},
-		"stage before it began":     {stage("s", -1), false},
-		"stage of the least time":   {stage("s", -1<<63), false},
-		"stage name of 64":          {stage(strings.Repeat("s", 64), 0), true},
-		"stage name of 65":          {stage(strings.Repeat("s", 65), 0), false},
-		"stage without a name":      {stage("", 0), false},
-		"stage name with a slash":   {stage("a/b", 0), false},
-		"stage name with a NUL":     {stage("a\x00", 0), false},
-		"stage of half a letter":    {stage("\xc3", 0), false},
+		"agent of 64":                         {agent(strings.Repeat("a", 64)), true},
+		"agent of 65":                         {agent(strings.Repeat("a", 65)), false},
+		"no agent":                            {agent(""), true},
+		"agent with a NUL":                    {agent("a\x00"), false},
+		"agent with DEL":                      {agent("a\x7f"), false},
+		"agent of two lines":                  {agent("a\nb"), false},
+		"agent of half a letter":              {agent("\xc3"), false},
+		"agent of the sign for one":           {agent("\uFFFD"), false},
+		"boot id of 64":                       {bootID(strings.Repeat("b", 64)), true},
+		"boot id of 65":                       {bootID(strings.Repeat("b", 65)), false},
+		"boot id with an escape":              {bootID("\x1b[2J"), false},
+		"agent with a right-to-left override": {agent("a\u202eb"), false},
+		"agent with a control of 8 bits":      {agent("a\u009b2J"), false},
+		"agent with a line separator":         {agent("a\u2028b"), false},
+		"agent with a space of no width":      {agent("a\u200bb"), false},
+		"agent of letters and spaces":         {agent("é € 中"), true},
+		"protocol below zero":                 {Ready{Protocol: -1}, true}, // the handshake is what compares it
+		"32 failed steps":                     {failed(make([]string, MaxBootStages)...), true},
+		"33 failed steps":                     {failed(make([]string, MaxBootStages+1)...), false},
+		"a failed step of 200":                {failed("a", strings.Repeat("f", 200)), true},
+		"a failed step of 201":                {failed("a", strings.Repeat("f", 201)), false},
+		"a failed step with a tab":            {failed("a", "b\tc"), false},
+		"a failed step with a NUL":            {failed("\x00"), false},
+		"half a letter failed":                {failed("\xc3"), false},
+		"no stage":                            {stages(0), true},
+		"32 stages":                           {stages(MaxBootStages), true},
+		"33 stages":                           {stages(MaxBootStages + 1), false},
+		"stage of 600 s":                      {stage("s", MaxStageUS), true},
+		"stage of a bit more":                 {stage("s", MaxStageUS+1), false},
+		"stage of no time":                    {stage("s", 0), true},
+		"stage before it began":               {stage("s", -1), false},
+		"stage of the least time":             {stage("s", -1<<63), false},
+		"stage name of 64":                    {stage(strings.Repeat("s", 64), 0), true},
+		"stage name of 65":                    {stage(strings.Repeat("s", 65), 0), false},
+		"stage without a name":                {stage("", 0), false},
+		"stage name with a slash":             {stage("a/b", 0), false},
+		"stage name with a NUL":               {stage("a\x00", 0), false},
+		"stage of half a letter":              {stage("\xc3", 0), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var w bytes.Buffer
@@ -215,6 +228,62 @@ func TestTheHostReadsGuestMessagesWithinTheirLimits(t *testing.T) {
 				t.Errorf("read as %+v, %v", got, err)
 			}
 		})
+	}
+}
+
+func TestAMessageWithoutItsBodyIsCutShort(t *testing.T) {
+	type d = map[string]any
+	for name, v := range map[string]any{
+		"no body of ping": d{"t": "ping"}, "null for ping": d{"t": "ping", "d": nil}, "undefined for ping": d{"t": "ping", "d": undefined},
+		"no body of pong": d{"t": "pong"}, "null for pong": d{"t": "pong", "d": nil}, "undefined for pong": d{"t": "pong", "d": undefined},
+		"no body of ready": d{"t": "ready"}, "no body of shutdown": d{"t": "shutdown"}, "null for the end": d{"t": "boot_config_done", "d": nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w bytes.Buffer
+			if err := WriteFrame(&w, v); err != nil {
+				t.Fatal(err)
+			}
+			_, host := ReadHost(bytes.NewReader(w.Bytes()))
+			_, guest := ReadGuest(&w)
+			for _, err := range []error{host, guest} {
+				if err == nil || errors.Is(err, io.EOF) {
+					t.Errorf("read with %v", err)
+				}
+			}
+			if !errors.Is(host, io.ErrUnexpectedEOF) && !errors.Is(guest, io.ErrUnexpectedEOF) {
+				t.Errorf("the host's is %v, the guest's %v", host, guest)
+			}
+		})
+	}
+}
+
+// undefined is what a CBOR encoder of another kind may write for nothing.
+var undefined = cbor.RawMessage{0xf7}
+
+func TestNothingOfARefusedMessageIsHandedOut(t *testing.T) {
+	for name, m := range map[string]any{
+		"a bad host name":   goodBoot(func(b *BootConfig) { b.Hostname = "a/b" }),
+		"a relative path":   FileWrite{Path: "a", Data: []byte("x")},
+		"too long a grace":  Shutdown{GraceMS: 60_001},
+		"a bad agent":       Ready{Agent: "a\n"},
+		"a number for text": map[string]any{"epoch_ns": 1, "seq": 1, "agent": 1, "protocol": 1},
+	} {
+		body, err := Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := envelope{T: "x", D: body}
+		zero(t, name, e, decodeAs[BootConfig])
+		zero(t, name, e, decodeAs[FileWrite])
+		zero(t, name, e, decodeAs[Shutdown])
+		zero(t, name, e, decodeAs[Ready])
+	}
+}
+
+func zero[T any](t *testing.T, name string, e envelope, decode func(envelope) (T, error)) {
+	t.Helper()
+	if got, err := decode(e); err != nil && !reflect.ValueOf(got).IsZero() {
+		t.Errorf("%s: %+v is handed out with %v", name, got, err)
 	}
 }
 
@@ -256,7 +325,7 @@ func FuzzReadGuest(f *testing.F) {
 			return
 		}
 		plain := func(s string, most int) bool {
-			return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' })
+			return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r == '\uFFFD' || !unicode.IsPrint(r) })
 		}
 		switch m := m.(type) {
 		case Ready:
@@ -320,7 +389,7 @@ func FuzzReadHost(f *testing.F) {
 				t.Fatalf("%+v", m)
 			}
 		case FileWrite:
-			if strings.Contains(m.Path+"/", "/../") || m.Path[0] != '/' || m.Mode > 0o777 {
+			if strings.Contains(m.Path+"/", "/../") || strings.Contains(m.Path, "\x00") || m.Path[0] != '/' || m.Mode > 0o777 {
 				t.Fatalf("%+v", m)
 			}
 		case Shutdown:

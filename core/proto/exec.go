@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+	"unicode/utf8"
 )
 
 // Limits on what one command may carry.
@@ -18,6 +20,8 @@ const (
 	MaxArgBytes = 200 << 10
 	// MaxPath bounds a path, as PATH_MAX does.
 	MaxPath = 4096
+	// MaxTimeout bounds a time limit; who wants more can do without one.
+	MaxTimeout = 30 * 24 * time.Hour
 )
 
 // ExecRequest opens a stream on PortExec: one CBOR frame after the stream header, then stream frames.
@@ -38,7 +42,7 @@ type ExecRequest struct {
 	Stdin bool `cbor:"stdin,omitempty" json:"stdin,omitempty"`
 	// PTY, when set, runs the command on a terminal of that size; output is then all Stdout.
 	PTY *WindowSize `cbor:"pty,omitempty" json:"pty,omitempty"`
-	// TimeoutMS kills the command after that many milliseconds; 0 means no limit.
+	// TimeoutMS kills the command after that many milliseconds, at most MaxTimeout; 0 means no limit.
 	TimeoutMS int64 `cbor:"timeout_ms,omitempty" json:"timeout_ms,omitempty"`
 }
 
@@ -103,12 +107,19 @@ func (e *ExecRequest) Validate() error {
 		return fmt.Errorf("working directory is longer than %d bytes", MaxPath)
 	case e.TimeoutMS < 0:
 		return errors.New("timeout is negative")
+	case e.TimeoutMS > MaxTimeout.Milliseconds():
+		return fmt.Errorf("timeout is over %d days; leave it out for none", int(MaxTimeout.Hours())/24)
+	case !utf8.ValidString(e.ID) || !utf8.ValidString(e.Command) || !utf8.ValidString(e.Dir):
+		return errors.New("job id, command or directory is not UTF-8 text; other bytes can be sent through stdin or a file")
 	}
 	total := len(e.Command)
 	for _, a := range e.Argv {
 		total += len(a)
 		if strings.ContainsRune(a, 0) {
 			return errors.New("an argument contains a NUL byte")
+		}
+		if !utf8.ValidString(a) {
+			return errors.New("an argument is not UTF-8 text; other bytes can be sent through stdin or a file")
 		}
 	}
 	if total > MaxArgBytes {
@@ -130,7 +141,8 @@ var blockedEnv = map[string]bool{
 	"BASHOPTS": true, "PROMPT_COMMAND": true, "PS4": true,
 }
 
-// ValidateEnv checks names and sizes (reference/capsem-guest.md 2.5).
+// ValidateEnv checks names and sizes (reference/capsem-guest.md 2.5). Linux would take any bytes but NUL; here they are sent
+// as CBOR and JSON texts, so they must be UTF-8.
 func ValidateEnv(env map[string]string) error {
 	if len(env) > MaxEnv {
 		return fmt.Errorf("%d environment variables are more than the limit of %d", len(env), MaxEnv)
@@ -139,10 +151,14 @@ func ValidateEnv(env map[string]string) error {
 		switch {
 		case k == "" || len(k) > MaxEnvKey || strings.ContainsAny(k, "=\x00"):
 			return fmt.Errorf("environment variable name %.40q is empty, too long, or contains = or NUL", k)
+		case !utf8.ValidString(k):
+			return fmt.Errorf("environment variable name %.40q is not UTF-8 text", k)
 		case blockedEnv[k] || strings.HasPrefix(k, "LD_") || strings.HasPrefix(k, "BASH_FUNC_"):
 			return fmt.Errorf("environment variable %s may not be set: it changes how every command runs", k)
 		case len(v) > MaxEnvValue || strings.ContainsRune(v, 0):
 			return fmt.Errorf("value of environment variable %s is over %d bytes or contains NUL", k, MaxEnvValue)
+		case !utf8.ValidString(v):
+			return fmt.Errorf("value of environment variable %s is not UTF-8 text; other bytes can be sent in a file", k)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"unicode/utf8"
 )
 
 // FileOp is what a FileRequest does.
@@ -33,7 +34,7 @@ type FileRequest struct {
 	Op FileOp `cbor:"op"`
 	// Root is the absolute directory the caller confines the operation to; empty means /root.
 	Root string `cbor:"root,omitempty"`
-	// Path is relative to Root, without "..". Empty means Root itself (list and stat only).
+	// Path is relative to Root, without "..". Empty, "." and the like ("./", ".//.") mean Root itself (list and stat only).
 	Path string `cbor:"path"`
 	// Mode is the permission bits of a written file or made directory; 0 means 0644 or 0755.
 	Mode uint32 `cbor:"mode,omitempty"`
@@ -74,7 +75,7 @@ type FileResult struct {
 func (f *FileRequest) Validate() error {
 	switch f.Op {
 	case FileRead, FileWriteOp, FileDelete, FileMkdir:
-		if f.Path == "" || f.Path == "." {
+		if path.Clean(f.Path) == "." {
 			return errors.New("name a file, not the whole directory")
 		}
 	case FileList, FileStat:
@@ -86,6 +87,9 @@ func (f *FileRequest) Validate() error {
 	}
 	if len(f.Root) > MaxPath || len(f.Path) > MaxPath || strings.ContainsRune(f.Root+f.Path, 0) {
 		return fmt.Errorf("path is longer than %d bytes or contains NUL", MaxPath)
+	}
+	if !utf8.ValidString(f.Root) || !utf8.ValidString(f.Path) {
+		return fmt.Errorf("path %.80q is not UTF-8 text", f.Path)
 	}
 	if path.IsAbs(f.Path) {
 		return fmt.Errorf("path %.80q must be relative to its root", f.Path)

@@ -1,6 +1,10 @@
 package proto
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // The names below are matched by hand: compiling patterns cost 11 to 22 ms at the start of each guest program under
 // software emulation.
@@ -41,6 +45,21 @@ func isZoneName(s string) bool {
 	}
 	for _, p := range parts {
 		if !made(p, "_+-", 32) {
+			return false
+		}
+	}
+	return true
+}
+
+// isText reports whether s can cross the wire and then be a name, an argument or a path of Linux: CBOR and JSON texts are
+// UTF-8, and no such string of Linux contains NUL.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// printable reports whether s is one line of text that does nothing to a terminal or the order of what is around it, and is
+// not what decoding made of bytes that are none.
+func printable(s string) bool {
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return false
 		}
 	}

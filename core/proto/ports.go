@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 )
 
 // Version is the protocol between host and guest agent and between service and worker. Both sides say theirs first and
@@ -70,6 +71,9 @@ func (h StreamHeader) Validate() error {
 	}
 	if len(h.Process) > 128 || len(h.Dest) > 300 {
 		return errors.New("stream header: field too long")
+	}
+	if !utf8.ValidString(h.Process) || !utf8.ValidString(h.Dest) {
+		return errors.New("stream header: a field is not UTF-8 text")
 	}
 	return nil
 }

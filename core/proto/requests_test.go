@@ -26,6 +26,8 @@ func TestFileRequestsAreWithinTheirLimits(t *testing.T) {
 		"a root with a slash":   {at("/a/", "a"), false},
 		"a root with a NUL":     {at("/a\x00", "a"), false},
 		"a path with slashes":   {at("", "a/b//c/"), true},
+		"a path of no letters":  {at("", "a/\xc3"), false},
+		"a root of no letters":  {at("/\xff", "a"), false},
 		"an absolute path":      {at("", "/etc/passwd"), false},
 		"a path with a NUL":     {at("", "a\x00"), false},
 		"two dots":              {at("", ".."), false},
@@ -45,7 +47,9 @@ func TestFileRequestsAreWithinTheirLimits(t *testing.T) {
 	for _, op := range []FileOp{FileRead, FileWriteOp, FileDelete, FileMkdir, FileList, FileStat} {
 		whole := op == FileList || op == FileStat
 		cases[string(op)+" of nothing"] = limit{&FileRequest{Op: op}, whole}
-		cases[string(op)+" of a dot"] = limit{&FileRequest{Op: op, Path: "."}, whole}
+		for _, root := range []string{".", "./", ".//.", "././"} {
+			cases[string(op)+" of "+root] = limit{&FileRequest{Op: op, Path: root}, whole}
+		}
 		cases[string(op)+" of a file"] = limit{&FileRequest{Op: op, Path: "a"}, true}
 	}
 	holdsLimits(t, func() validated { return &FileRequest{} }, cases)
@@ -63,6 +67,8 @@ func TestStreamHeadersAreWithinTheirLimits(t *testing.T) {
 		"a process of 129":  {StreamHeader{Port: PortNetwork, Process: strings.Repeat("p", 129)}, false},
 		"an address of 300": {StreamHeader{Port: PortNetwork, Dest: strings.Repeat("d", 300)}, true},
 		"an address of 301": {StreamHeader{Port: PortNetwork, Dest: strings.Repeat("d", 301)}, false},
+		"half a letter":     {StreamHeader{Port: PortNetwork, Process: "\xc3"}, false},
+		"half an address":   {StreamHeader{Port: PortNetwork, Dest: "\xed\xa0\x80"}, false},
 	})
 	h := StreamHeader{Port: PortNetwork, Process: strings.Repeat("p", 128), Dest: strings.Repeat("d", 300)}
 	var w bytes.Buffer
@@ -89,6 +95,10 @@ func TestLifecycleRequestsAreOfTheThreeActions(t *testing.T) {
 
 func TestWorkerRequestsHaveWhatTheirOperationNeeds(t *testing.T) {
 	job := func(op WorkerOp, n int) *WorkerRequest { return &WorkerRequest{Op: op, Job: strings.Repeat("j", n)} }
+	move := func(dir, id, name string) *WorkerRequest {
+		return &WorkerRequest{Op: OpRelocate, Dir: dir, ID: id, Name: name}
+	}
+	long := strings.Repeat("p", MaxPath)
 	cases := map[string]limit{
 		"no operation":         {&WorkerRequest{}, false},
 		"another":              {&WorkerRequest{Op: "exec\x00"}, false},
@@ -104,9 +114,22 @@ func TestWorkerRequestsHaveWhatTheirOperationNeeds(t *testing.T) {
 		"forward to port 0":    {&WorkerRequest{Op: OpForward}, false},
 		"forward to port 1":    {&WorkerRequest{Op: OpForward, ForwardPort: 1}, true},
 		"forward to the last":  {&WorkerRequest{Op: OpForward, ForwardPort: 1<<16 - 1}, true},
-		"relocate to nothing":  {&WorkerRequest{Op: OpRelocate, ID: "a"}, false},
-		"relocate nobody":      {&WorkerRequest{Op: OpRelocate, Dir: "/a"}, false},
-		"relocate":             {&WorkerRequest{Op: OpRelocate, Dir: "/a", ID: "a"}, true},
+		"relocate to nothing":  {move("", "a", ""), false},
+		"relocate nobody":      {move("/a", "", ""), false},
+		"relocate":             {move("/a", "a", ""), true},
+		"relocate to 4096":     {move("/"+long[1:], "a", ""), true},
+		"relocate to 4097":     {move("/"+long, "a", ""), false},
+		"relocate to relative": {move("a", "a", ""), false},
+		"relocate to a slash":  {move("/a/", "a", ""), false},
+		"relocate above":       {move("/a/../b", "a", ""), false},
+		"relocate to a NUL":    {move("/a\x00", "a", ""), false},
+		"relocate to no text":  {move("/\xc3", "a", ""), false},
+		"relocate as 64":       {move("/a", long[:64], long[:64]), true},
+		"relocate as id of 65": {move("/a", long[:65], ""), false},
+		"relocate as name 65":  {move("/a", "a", long[:65]), false},
+		"relocate as a NUL":    {move("/a", "a\x00", ""), false},
+		"relocate as no text":  {move("/a", "a", "\xff"), false},
+		"a job of no letters":  {&WorkerRequest{Op: OpJob, Job: "\xc3"}, false},
 		"another's field":      {&WorkerRequest{Op: OpForward, Exec: &ExecRequest{Command: "a"}}, false},
 	}
 	for _, op := range []WorkerOp{OpJob, OpWaitJob, OpCancelJob} {
@@ -130,7 +153,7 @@ func refusedOnTheWire(t *testing.T, v, fresh any) {
 	}
 }
 
-// arrives holds that a v that passes is read as it was and passes there, unless a text is none: then it is not read.
+// arrives holds that a v that passes has only texts, is read as it was and passes there.
 func arrives(t *testing.T, v, fresh validated, texts ...string) bool {
 	t.Helper()
 	if v.Validate() != nil || written(t, v) == nil {
@@ -138,8 +161,7 @@ func arrives(t *testing.T, v, fresh validated, texts ...string) bool {
 	}
 	for _, s := range texts {
 		if !utf8.ValidString(s) {
-			refusedOnTheWire(t, v, fresh)
-			return false
+			t.Fatalf("%+v passes with %q", v, s)
 		}
 	}
 	again(t, v, fresh)
@@ -155,8 +177,8 @@ func checkExec(t *testing.T, e *ExecRequest) {
 	for _, a := range e.Argv {
 		total += len(a)
 	}
-	if (e.Command == "") != (len(e.Argv) > 0) || total > MaxArgBytes || len(e.Argv) > MaxArgs || e.TimeoutMS < 0 || len(e.ID) > 64 ||
-		strings.Contains(e.Command+e.Dir+strings.Join(e.Argv, ""), "\x00") {
+	if (e.Command == "") != (len(e.Argv) > 0) || total > MaxArgBytes || len(e.Argv) > MaxArgs || e.TimeoutMS < 0 || e.TimeoutMS > 30*24*3600*1000 ||
+		len(e.ID) > 64 || strings.Contains(e.Command+e.Dir+strings.Join(e.Argv, ""), "\x00") {
 		t.Fatalf("%+v passes", e)
 	}
 	checkEnv(t, e.Env)

@@ -72,11 +72,8 @@ func NewStreamReader(r io.Reader) *StreamReader { return &StreamReader{r: r} }
 // Next returns the next frame. The bytes are valid until the next call. io.EOF is a clean end between frames.
 func (s *StreamReader) Next() (Kind, []byte, error) {
 	var head [streamHead]byte
-	if _, err := io.ReadFull(s.r, head[:]); err != nil {
-		if errors.Is(err, io.EOF) {
-			return 0, nil, io.EOF
-		}
-		return 0, nil, fmt.Errorf("read stream frame: %w", err)
+	if err := readHead(s.r, head[:]); err != nil {
+		return 0, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	if n > MaxChunk || Kind(head[0]) > KindError {
@@ -86,10 +83,7 @@ func (s *StreamReader) Next() (Kind, []byte, error) {
 		s.buf = make([]byte, MaxChunk)
 	}
 	if _, err := io.ReadFull(s.r, s.buf[:n]); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF // the head was there: no clean end
-		}
-		return 0, nil, fmt.Errorf("read stream frame: %w", err)
+		return 0, nil, fmt.Errorf("read stream frame: %w", cutShort(err))
 	}
 	return Kind(head[0]), s.buf[:n], nil
 }

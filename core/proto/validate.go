@@ -24,6 +24,8 @@ func (b BootConfig) validate() error {
 	switch {
 	case len(b.ID) > 64 || len(b.Name) > 64:
 		return errors.New("id or name is longer than 64 bytes")
+	case !isText(b.ID) || !isText(b.Name):
+		return errors.New("id or name is not UTF-8 text, or contains NUL")
 	case !isHostName(b.Hostname):
 		return fmt.Errorf("host name %.70q is not a label", b.Hostname)
 	case b.Timezone != "" && !isZoneName(b.Timezone):
@@ -39,6 +41,9 @@ func (b BootConfig) validate() error {
 func (f FileWrite) validate() error {
 	if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || len(f.Path) > MaxPath {
 		return fmt.Errorf("path %.80q is not absolute and clean", f.Path)
+	}
+	if !isText(f.Path) {
+		return fmt.Errorf("path %.80q is not UTF-8 text, or contains NUL", f.Path)
 	}
 	if f.Mode&^0o777 != 0 {
 		return fmt.Errorf("mode %o has more than permission bits", f.Mode)
@@ -89,13 +94,4 @@ func (b BootTiming) validate() error {
 		}
 	}
 	return nil
-}
-
-func printable(s string) bool {
-	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return false
-		}
-	}
-	return true
 }

@@ -28,6 +28,10 @@ type VMSpec struct {
 	GID uint32 `json:"gid,omitempty"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `json:"log_level,omitempty"`
+	// Image is what it was made of; empty for a VM of its own. ForkedMemory says that the memory of the image is an extra: one that
+	// does not fit is given up.
+	Image        string `json:"image,omitempty"`
+	ForkedMemory bool   `json:"forked_memory,omitempty"`
 	// Cold says that no template is to be used for the first start.
 	Cold bool `json:"cold,omitempty"`
 	// CreatedNS is when the VM was created, since 1970.

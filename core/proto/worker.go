@@ -3,6 +3,7 @@ package proto
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"capsem/core/lifecycle"
 )
@@ -58,7 +59,9 @@ const (
 	OpPause WorkerOp = "pause"
 	// OpSuspend saves the memory and ends the VM; it is answered when that is done.
 	OpSuspend WorkerOp = "suspend"
-	OpResume  WorkerOp = "resume"
+	// OpFork saves the memory and the disk in Dir, an image that is being made, and lets the VM go on.
+	OpFork   WorkerOp = "fork"
+	OpResume WorkerOp = "resume"
 )
 
 // WorkerRequest is one request to a worker. Only the field that belongs to Op is set.
@@ -75,7 +78,7 @@ type WorkerRequest struct {
 	ForwardPort uint16        `cbor:"forward_port,omitempty"`
 	// GraceMS belongs to OpStop.
 	GraceMS uint32 `cbor:"grace_ms,omitempty"`
-	// Dir, ID and Name belong to OpRelocate.
+	// Dir, ID and Name belong to OpRelocate; Dir to OpFork too.
 	Dir  string `cbor:"dir,omitempty"`
 	ID   string `cbor:"id,omitempty"`
 	Name string `cbor:"name,omitempty"`
@@ -90,7 +93,8 @@ type WorkerReply struct {
 	Jobs   []Job         `cbor:"jobs,omitempty"`
 }
 
-// WorkerStatus is what a worker says of itself and its VM. The service trusts it no further than Validate.
+// WorkerStatus is what a worker says of itself and its VM. Nothing here validates it: its readers refuse a State that is none,
+// and the service one with another PID than the worker's, cuts LastError and Step, and takes the rest as it is.
 type WorkerStatus struct {
 	ID    string          `cbor:"id"`
 	Name  string          `cbor:"name,omitempty"`
@@ -112,6 +116,8 @@ type WorkerStatus struct {
 	LastError string `cbor:"last_error,omitempty"`
 	// Step is what is happening while Booting, for progress lines.
 	Step string `cbor:"step,omitempty"`
+	// Notes are what its owner should know of this start.
+	Notes []string `cbor:"notes,omitempty"`
 	// Warm says that it went on from a template instead of booting.
 	Warm bool `cbor:"warm,omitempty"`
 	// Reboots counts guest reboots since the worker started.
@@ -176,16 +182,30 @@ func (r *WorkerRequest) Validate() error {
 			return errors.New("forward request without a port")
 		}
 	case OpJob, OpWaitJob, OpCancelJob:
-		if r.Job == "" || len(r.Job) > 64 {
-			return errors.New("job id is empty or too long")
+		if r.Job == "" || len(r.Job) > 64 || !isText(r.Job) {
+			return errors.New("job id is empty, too long, or no text")
+		}
+	case OpFork:
+		if r.Dir == "" || len(r.Dir) > MaxPath {
+			return errors.New("fork request without a directory")
 		}
 	case OpRelocate:
-		if r.Dir == "" || r.ID == "" {
-			return errors.New("relocate request without a directory")
-		}
+		return r.checkRelocate()
 	case OpStatus, OpWatch, OpJobs, OpStop, OpKill, OpPause, OpResume, OpSuspend:
 	default:
 		return fmt.Errorf("unknown worker operation %.20q", r.Op)
+	}
+	return nil
+}
+
+func (r *WorkerRequest) checkRelocate() error {
+	switch {
+	case r.Dir == "" || r.ID == "":
+		return errors.New("relocate request without a directory or an id")
+	case len(r.Dir) > MaxPath || !path.IsAbs(r.Dir) || path.Clean(r.Dir) != r.Dir || !isText(r.Dir):
+		return fmt.Errorf("relocate request: directory %.80q is not an absolute, clean path of at most %d bytes", r.Dir, MaxPath)
+	case len(r.ID) > 64 || len(r.Name) > 64 || !isText(r.ID) || !isText(r.Name):
+		return errors.New("relocate request: id or name is longer than 64 bytes, or no text")
 	}
 	return nil
 }

@@ -135,6 +135,11 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 		DiskMB: orElse(req.DiskMB, set.VM.DiskMB), Env: req.Env, AssetVersion: version, MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(),
 		Cold: req.Cold,
 	}
+	if req.Image != "" {
+		if err := s.ofImage(&spec, req); err != nil {
+			return none, err
+		}
+	}
 	refresh(&spec, set)
 	return spec, nil
 }

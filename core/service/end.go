@@ -184,7 +184,7 @@ func (s *Service) startAgain(ctx context.Context, v *vm, cold bool) error {
 	defer v.update(func() { v.starting = false })
 	w := v.view()
 	spec := w.spec
-	spec.FormerID, spec.Cold = "", cold
+	spec.FormerID, spec.Cold, spec.ForkedMemory = "", cold, false
 	if os.Geteuid() == 0 && spec.UID == 0 { // it was made by another user's service, or its description was lost
 		s.mu.Lock()
 		spec.UID = s.freeUIDLocked()

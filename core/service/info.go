@@ -69,7 +69,7 @@ func (s *Service) describe(w view) api.SandboxInfo {
 	info := api.SandboxInfo{
 		ID: w.spec.ID, Name: w.spec.Name, Status: w.state, Persistent: w.spec.Name != "",
 		RAMMB: w.spec.MemoryMB, CPUs: w.spec.CPUs, DiskMB: w.spec.DiskMB, Version: w.spec.AssetVersion,
-		CreatedAt: time.Unix(0, w.spec.CreatedNS).UTC().Format(time.RFC3339), Dir: w.dir.Dir(), LastError: w.lastError,
+		CreatedAt: time.Unix(0, w.spec.CreatedNS).UTC().Format(time.RFC3339), Dir: w.dir.Dir(), LastError: w.lastError, Image: w.spec.Image,
 	}
 	if w.life == nil {
 		return info
@@ -78,6 +78,7 @@ func (s *Service) describe(w view) api.SandboxInfo {
 	st := w.status
 	info.HypervisorPID, info.Accelerator, info.Carrier, info.Step = st.HypervisorPID, st.Accelerator, st.Carrier, st.Step
 	info.BootStages, info.Warm = st.Stages, st.Warm
+	info.Notes = st.Notes
 	if st.ReadyNS > 0 {
 		info.UptimeSecs = max(int64(time.Since(time.Unix(0, st.ReadyNS)).Seconds()), 0)
 		info.BootMS = max(st.ReadyNS-st.StartedNS, 0) / int64(time.Millisecond)

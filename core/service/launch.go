@@ -12,6 +12,7 @@ import (
 
 	"capsem/core/atomicfile"
 	"capsem/core/fault"
+	"capsem/core/image"
 	"capsem/core/lifecycle"
 	"capsem/core/proto"
 	"capsem/core/workerclient"
@@ -174,6 +175,13 @@ func (s *Service) prepare(w view) error {
 	if err == nil {
 		s.opts.step("describe VM")
 		err = writeSpec(temp+"/vm.json", w.spec)
+	}
+	if err == nil && w.spec.Image != "" {
+		s.opts.step("copy image")
+		var i *image.Image
+		if i, err = image.Find(s.opts.Home, w.spec.Image); err == nil {
+			err = i.Place(temp, w.spec.ForkedMemory)
+		}
 	}
 	if err == nil {
 		s.opts.step("name directory")

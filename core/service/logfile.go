@@ -55,7 +55,8 @@ func (l *LogFile) Write(p []byte) (int, error) {
 }
 
 func (l *LogFile) rotate() error {
-	if err := os.Rename(l.path, l.path+".1"); err != nil {
+	// Somebody may have removed it or moved it away: there is nothing to keep then.
+	if err := os.Rename(l.path, l.path+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("rotate log: %w", err)
 	}
 	old := l.file

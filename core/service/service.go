@@ -16,6 +16,7 @@ import (
 	"capsem/core/api"
 	"capsem/core/config"
 	"capsem/core/fault"
+	"capsem/core/image"
 	"capsem/core/paths"
 	"capsem/core/proto"
 	"capsem/core/template"
@@ -86,6 +87,9 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	s.templates = newTemplates(&s.opts)
 	if err := s.templates.sweep(); err != nil {
 		s.log.Warn("cannot sweep templates", "error", err)
+	}
+	if err := image.Sweep(opts.Home); err != nil {
+		s.log.Warn("cannot sweep images", "error", err)
 	}
 	if err := s.takeOver(ctx); err != nil {
 		s.Close()

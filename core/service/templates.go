@@ -165,7 +165,7 @@ func (s *Service) warmth(spec *proto.VMSpec) *os.File {
 
 // wanted is the template for a VM; false when it is to boot.
 func (s *Service) wanted(spec *proto.VMSpec) (template.Want, bool) {
-	if s.opts.Template == nil || spec.Cold {
+	if s.opts.Template == nil || spec.Cold || spec.Image != "" {
 		return template.Want{}, false
 	}
 	set, err := s.opts.Settings()

@@ -102,7 +102,7 @@ func (a *arranged) split(args []string) (flags, rest []string, err error) {
 		flags = append(flags, parts...)
 		if takesNext {
 			if i+1 == len(args) {
-				return nil, nil, fault.New(fault.Invalid, "capsem %s: %s needs a value", a.cmd.Name, parts[len(parts)-1]).WithHint("see capsem help %s", a.cmd.Name)
+				return nil, nil, fault.New(fault.Invalid, "capsem %s: %s needs a value", pathOf(a.cmd), parts[len(parts)-1]).WithHint("see capsem help %s", pathOf(a.cmd))
 			}
 			i++
 			flags = append(flags, args[i])
@@ -135,7 +135,7 @@ func (a *arranged) flag(word string) (parts []string, takesNext bool, err error)
 }
 
 func (a *arranged) unknownFlag(word string) error {
-	err := fault.New(fault.Invalid, "capsem %s has no flag %s", a.cmd.Name, word)
+	err := fault.New(fault.Invalid, "capsem %s has no flag %s", pathOf(a.cmd), word)
 	var names []string
 	for _, f := range a.cmd.Flags {
 		for _, name := range f.Names() {
@@ -146,7 +146,7 @@ func (a *arranged) unknownFlag(word string) error {
 	if near := nearest(name, names); near != "" {
 		return err.WithHint("did you mean %s?", near)
 	}
-	return err.WithHint("see capsem help %s", a.cmd.Name)
+	return err.WithHint("see capsem help %s", pathOf(a.cmd))
 }
 
 func dashes(name string) string {

@@ -24,8 +24,8 @@ func (s *session) assetsCommand() *cli.Command {
 			{
 				Name: "build", Usage: "make the guest image", UsageText: "assets build [--profile dev|minimal] [--arch amd64|arm64] [--locked]",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "profile", Value: "dev", Usage: "dev, or minimal"},
-					&cli.StringFlag{Name: "arch", Value: runtime.GOARCH, Usage: "amd64 or arm64"},
+					&cli.StringFlag{Name: "profile", Value: "dev", Usage: "what is in the image: `PROFILE` is dev (the default) or minimal"},
+					&cli.StringFlag{Name: "arch", Value: runtime.GOARCH, Usage: "for machines of `ARCH`: amd64 or arm64 (default: this machine's)"},
 					&cli.StringFlag{Name: "rootfs", Hidden: true, Usage: "squashfs or erofs"},
 					&cli.StringFlag{Name: "mirror", Usage: "take Debian's packages from `URL` (else CAPSEM_DEBIAN_MIRROR, else where this machine's apt does)"},
 					&cli.BoolFlag{Name: "locked", Usage: "refuse anything but the locked versions"},
@@ -58,6 +58,7 @@ func (s *session) assetsBuild(ctx context.Context, c *cli.Context) error {
 	if c.Bool("locked") && c.Bool("update-lock") {
 		return fault.New(fault.Invalid, "--locked and --update-lock contradict each other").WithHint("give one")
 	}
+	// It shows nothing before the first step: build.Run looks at all flags before that.
 	show := s.steps("building the " + c.String("profile") + " image")
 	res, err := build.Run(ctx, build.Options{
 		Home: home, Arch: c.String("arch"), Profile: c.String("profile"), RootFS: c.String("rootfs"), Mirror: c.String("mirror"),

@@ -139,7 +139,7 @@ func TestAssetsBuildRefusesWhatItCannotDoBeforeItBegins(t *testing.T) {
 		"squashfs or erofs": {"--rootfs", "ext4"},
 	} {
 		got := f.capsem(nil, append([]string{"assets", "build"}, args...)...)
-		if got.code != 1 || !strings.Contains(got.stderr, want) {
+		if got.code != 1 || !strings.Contains(got.stderr, want) || strings.Count(got.stderr, "\n") != 1 {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}

@@ -5,8 +5,10 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -52,9 +54,7 @@ func asVerb(cmd *cli.Command, err error) error {
 
 // app wraps the commands for urfave/cli with its own printing and exiting turned off: errors are returned, and main prints them.
 func (s *session) app(commands []*cli.Command) *cli.App {
-	usage := func(c *cli.Context, err error, _ bool) error {
-		return fault.New(fault.Invalid, "%s", err).WithHint("see %s", strings.TrimSpace("capsem help "+c.Command.Name))
-	}
+	usage := func(c *cli.Context, err error, _ bool) error { return s.usageFault(c.Command, err) }
 	quiet(commands, usage)
 	return &cli.App{
 		Name: "capsem", HideHelp: true, HideVersion: true, Commands: commands,
@@ -88,6 +88,36 @@ func quiet(commands []*cli.Command, usage cli.OnUsageErrorFunc) {
 	}
 }
 
+// What package flag says of a value and of a flag: it names flags with one dash, whatever the user wrote.
+var (
+	badValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value (".*") for (?:flag )?-([^:]+): `)
+	badFlag  = regexp.MustCompile(`(?s)^(?:flag provided but not defined|flag needs an argument): -(.*)$`)
+)
+
+// usageFault words what package flag says of the command line as everything else here does, with flags as they were written.
+func (s *session) usageFault(cmd *cli.Command, err error) error {
+	path, text := "", err.Error()
+	if cmd != nil && cmd.UsageText != "" {
+		path = " " + pathOf(cmd)
+	}
+	if m := badValue.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("capsem%s: %s is no value for %s", path, m[1], s.asWritten(m[2]))
+	} else if m := badFlag.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("capsem%s has no flag %s", path, s.asWritten(m[1]))
+	}
+	return fault.New(fault.Invalid, "%s", text).WithHint("see capsem help%s", path)
+}
+
+// asWritten is a flag with the dashes that the user gave it.
+func (s *session) asWritten(name string) string {
+	for _, word := range s.env.Args {
+		if word, _, _ = strings.Cut(word, "="); strings.TrimLeft(word, "-") == name && looksLikeFlag(word) {
+			return word
+		}
+	}
+	return dashes(name)
+}
+
 // verb is what one command does.
 type verb func(ctx context.Context, c *cli.Context) error
 
@@ -114,7 +144,7 @@ func words(c *cli.Context, least, most int) ([]string, error) {
 	if len(args) > least {
 		what = "too many arguments"
 	}
-	return nil, fault.New(fault.Invalid, "capsem %s: %s", c.Command.Name, what).WithHint("usage: %s", usageOf(c.Command))
+	return nil, fault.New(fault.Invalid, "capsem %s: %s", pathOf(c.Command), what).WithHint("usage: %s", usageOf(c.Command))
 }
 
 // home is CAPSEM_HOME.

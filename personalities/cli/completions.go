@@ -41,7 +41,7 @@ complete -c capsem -a '(__capsem_complete)'
 
 func (s *session) completionsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "completions", Category: groupMisc, Usage: "for bash, zsh or fish", UsageText: "completions bash|zsh|fish",
+		Name: "completions", Category: groupService, Usage: "for bash, zsh or fish", UsageText: "completions bash|zsh|fish",
 		Description: "Prints a script that completes capsem's commands, flags and VMs. For bash: source <(capsem completions bash)",
 		Action: func(c *cli.Context) error {
 			args, err := words(c, 1, 1)

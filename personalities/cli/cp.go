@@ -23,8 +23,22 @@ import (
 func (s *session) cpCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cp", Category: groupSessions, Usage: "copy files in and out", UsageText: "cp SOURCE TARGET (one of them VM:PATH)",
-		Description: "Copies a file, or a directory with all in it, to or from a VM. Modes are kept, as far as your umask allows. Links that lead\n" +
-			"out of a directory do not come out of a VM. PATH is beneath /root unless absolute; - is standard input or output.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "recursive", Aliases: []string{"r", "R"}, Usage: "changes nothing: directories are copied with all in them anyway"},
+			&cli.BoolFlag{Name: "archive", Aliases: []string{"a"}, Usage: "changes nothing: what is kept is said above"},
+		},
+		Description: `Copies a file, or a directory with all in it, to or from a VM. PATH is beneath /root unless absolute; - is standard
+input or output. If TARGET is a directory or ends in /, the copy gets SOURCE's name in it; its parent directory must
+exist, for files and directories alike.
+
+Permission bits are kept; on the way out group and others never get to write, and your umask holds. Setuid, setgid
+and sticky bits are not kept. Owners are not kept: in the VM copies are root's, unless a single file replaces one of
+another owner; out here they are yours. Files in a directory keep their times; a single file gets the time of the copy.
+A symbolic link named as SOURCE is followed. Links in a directory stay links, and those that lead out of it do not come
+out of a VM, which is said. Hard links become files of their own on the way in. Named pipes, sockets and devices are
+left out of a directory, and refused as SOURCE.
+
+From VM to VM go through here: capsem cp a:x - | capsem cp - b:y`,
 		Action: action(s.cp),
 	}
 }
@@ -38,6 +52,10 @@ type copyJob struct {
 	vm    string
 	local string
 	guest string
+	// info is of the local source, when it is a file or directory.
+	info fs.FileInfo
+	// notes are told at the end: meanwhile a changing line may be on the screen.
+	notes []string
 }
 
 func (s *session) cp(ctx context.Context, c *cli.Context) error {
@@ -46,54 +64,68 @@ func (s *session) cp(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	source, target := guestSide.FindStringSubmatch(args[0]), guestSide.FindStringSubmatch(args[1])
-	if (source == nil) == (target == nil) {
+	if source != nil && target != nil {
+		return fault.New(fault.Invalid, "cp copies between this machine and a VM, not from VM to VM").
+			WithHint("capsem cp %s - | capsem cp - %s; a directory: capsem exec %s -- tar c -C DIR . | capsem exec %s -- tar x -C DIR",
+				args[0], args[1], source[1], target[1])
+	}
+	if source == nil && target == nil {
 		return fault.New(fault.Invalid, "cp copies between this machine and a VM").WithHint("write one side as VM:PATH; a local name with a colon as ./NAME")
 	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	job := &copyJob{s: s, svc: svc}
+	job := &copyJob{s: s}
 	if source != nil {
 		job.vm, job.guest, job.local = source[1], source[2], args[1]
 	} else {
 		job.vm, job.guest, job.local = target[1], target[2], args[0]
+		if job.info, err = localSource(job.local); err != nil {
+			return err
+		}
 	}
+	if job.svc, err = s.service(ctx); err != nil {
+		return err
+	}
+	done := func() {}
 	if args[0] != "-" && args[1] != "-" {
-		done := s.step(fmt.Sprintf("copying %s to %s", args[0], args[1]))
-		defer done()
+		done = s.step(fmt.Sprintf("copying %s to %s", args[0], args[1]))
 	}
 	if source != nil {
-		return job.download(ctx)
+		err = job.download(ctx)
+	} else {
+		err = job.upload(ctx)
 	}
-	return job.upload(ctx)
+	done()
+	for _, text := range job.notes {
+		s.note("%s", text)
+	}
+	return err
 }
 
 func (j *copyJob) upload(ctx context.Context) error {
-	if j.local == "-" {
-		if j.guest == "" || strings.HasSuffix(j.guest, "/") {
-			return fault.New(fault.Invalid, "standard input has no name").WithHint("name the file: %s:%sNAME", j.vm, j.guest)
+	if j.info == nil && (j.guest == "" || strings.HasSuffix(j.guest, "/")) {
+		return fault.New(fault.Invalid, "standard input has no name").WithHint("name the file: %s:%sNAME", j.vm, j.guest)
+	}
+	if j.info != nil {
+		if err := j.guestTarget(ctx); err != nil {
+			return err
 		}
-		_, err := j.svc.WriteFile(ctx, j.vm, j.guest, 0, j.s.env.Stdin)
-		return err //nolint:wrapcheck // a fault
 	}
-	info, err := os.Stat(j.local)
-	if err != nil {
-		return localFault("read", j.local, err)
-	}
-	if err := j.guestTarget(ctx); err != nil {
+	if err := j.guestParent(ctx); err != nil {
 		return err
 	}
-	if info.IsDir() {
+	switch {
+	case j.info == nil:
+		_, err := j.svc.WriteFile(ctx, j.vm, j.guest, 0, j.s.env.Stdin)
+		return j.inGuest(err)
+	case j.info.IsDir():
 		return j.uploadTree(ctx)
 	}
-	f, err := os.Open(j.local)
+	f, info, err := openRegular(j.local)
 	if err != nil {
-		return localFault("read", j.local, err)
+		return err
 	}
 	defer f.Close()
 	_, err = j.svc.WriteFile(ctx, j.vm, j.guest, uint32(info.Mode().Perm()), f)
-	return err //nolint:wrapcheck // a fault
+	return j.inGuest(err)
 }
 
 // guestTarget puts the source's name behind a target that is a directory, as cp does.
@@ -105,8 +137,8 @@ func (j *copyJob) guestTarget(ctx context.Context) error {
 	into := j.guest == "" || strings.HasSuffix(j.guest, "/")
 	if !into {
 		info, err := j.svc.StatFile(ctx, j.vm, j.guest)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return err //nolint:wrapcheck // a fault
+		if err != nil && !missing(err) {
+			return j.inGuest(err)
 		}
 		into = err == nil && info.Type == "dir"
 	}
@@ -117,17 +149,20 @@ func (j *copyJob) guestTarget(ctx context.Context) error {
 }
 
 func (j *copyJob) download(ctx context.Context) error {
-	info, err := j.svc.StatFile(ctx, j.vm, j.guest)
+	named := j.guest
+	info, err := j.sourceInGuest(ctx)
 	if err != nil {
-		return err //nolint:wrapcheck // a fault
+		return err
 	}
 	switch {
 	case info.Type == "dir" && j.local == "-":
-		return fault.New(fault.Invalid, "%s:%s is a directory", j.vm, j.guest).WithHint("capsem exec %s -- tar c %s", j.vm, j.guest)
+		return fault.New(fault.Invalid, "%s:%s is a directory", j.vm, named).WithHint("capsem exec %s -- tar c %s", j.vm, named)
 	case j.local == "-":
 		return j.read(ctx, j.s.env.Stdout)
 	}
-	j.localTarget()
+	if err := j.localTarget(named); err != nil {
+		return err
+	}
 	if info.Type == "dir" {
 		return j.downloadTree(ctx)
 	}
@@ -139,23 +174,20 @@ func (j *copyJob) download(ctx context.Context) error {
 }
 
 // localTarget puts the source's name behind a target that is a directory. The name comes from the user, not from the guest.
-func (j *copyJob) localTarget() {
+func (j *copyJob) localTarget(source string) error {
 	info, err := os.Stat(j.local)
-	base := path.Base(path.Join("/root", j.guest))
+	base := path.Base(rooted(source))
 	if (err == nil && info.IsDir()) || strings.HasSuffix(j.local, "/") {
 		j.local = filepath.Join(j.local, base)
 	}
+	return localParent(j.local)
 }
 
 // save reads a file of the guest into a new local file and gives it its name only when it is whole. What is there and is
 // no regular file, such as /dev/null or a pipe, is written to.
 func (j *copyJob) save(ctx context.Context, mode fs.FileMode) (err error) {
 	if info, statErr := os.Stat(j.local); statErr == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(j.local, os.O_WRONLY, 0)
-		if err != nil {
-			return localFault("write", j.local, err)
-		}
-		return errors.Join(j.read(ctx, f), f.Close())
+		return j.pour(ctx)
 	}
 	temp := filepath.Join(filepath.Dir(j.local), "."+filepath.Base(j.local)+"."+rand.Text())
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode&^0o022) // and the umask
@@ -187,19 +219,11 @@ func (j *copyJob) save(ctx context.Context, mode fs.FileMode) (err error) {
 func (j *copyJob) read(ctx context.Context, w io.Writer) error {
 	content, err := j.svc.ReadFile(ctx, j.vm, j.guest)
 	if err != nil {
-		return err //nolint:wrapcheck // a fault
+		return j.inGuest(err)
 	}
 	_, err = io.Copy(w, content)
 	if err = errors.Join(err, content.Close()); err != nil {
 		return fault.Wrap(err, fault.Internal, "cannot copy %s:%s: %s", j.vm, j.guest, err)
 	}
 	return nil
-}
-
-// localFault says what is wrong with a file of this machine.
-func localFault(what, name string, err error) error {
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pe.Err
-	}
-	return fault.Wrap(err, fault.Invalid, "cannot %s %s: %s", what, name, err)
 }

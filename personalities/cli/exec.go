@@ -14,21 +14,31 @@ import (
 // commandFlags are the flags of run and exec.
 func commandFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal (-t=false: never)"},
-		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass input on even from a terminal without -t"},
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal even when you are on none (-t=false: never)"},
+		&cli.BoolFlag{
+			Name: "interactive", Aliases: []string{"i"},
+			Usage: "pass input on even from a terminal when the command has none (-i=false: never)",
+		},
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "run in `DIR`"},
 		envFlag(),
-		&cli.StringFlag{Name: "timeout", Usage: "end the command after `TIME` (seconds, 5m, 2h)"},
+		&cli.StringFlag{Name: "timeout", Usage: "end the command after `TIME` (seconds, or 90s, 5m, 2h) and exit with 124"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the job's id and leave the command running"},
 	}
 }
+
+// exitTimedOut is the exit code of a command that was ended by its time limit, as timeout(1) has it.
+const exitTimedOut = 124
+
+// codesHelp is the same for run and exec.
+const codesHelp = "Exit codes: the command's own; 128 and the signal's number when a signal ended it; 124 when --timeout did; 125 when\n" +
+	"capsem itself failed; 126 and 127 when there is no such program to run."
 
 func (s *session) execCommand() *cli.Command {
 	return &cli.Command{
 		Name: "exec", Category: groupSessions, Usage: "a command in a VM", Flags: commandFlags(),
 		UsageText: "exec VM [flags] 'COMMAND' | VM [flags] -- PROGRAM ARG...",
 		Description: "Runs a command in a running VM and exits with its code. One word is run by bash -c; several, or what follows --,\n" +
-			"are the program and its arguments. Input that is no terminal is passed on: tar c . | capsem exec VM -- tar x",
+			"are the program and its arguments. Input that is no terminal is passed on: tar c . | capsem exec VM -- tar x\n\n" + codesHelp,
 		Action: func(c *cli.Context) error { return s.exec(c.Context, c) },
 	}
 }
@@ -82,7 +92,11 @@ func (s *session) execRequest(c *cli.Context, guest []string) (api.ExecRequest, 
 		size := windowSize(s.env.Stdout, s.env.Stdin)
 		req.PTY = &size
 	}
-	req.Stdin = !req.Detach && (terminal || !input || c.Bool("interactive"))
+	req.Stdin = terminal || !input
+	if c.IsSet("interactive") {
+		req.Stdin = c.Bool("interactive")
+	}
+	req.Stdin = req.Stdin && !req.Detach
 	check := proto.ExecRequest{Command: req.Command, Argv: req.Argv, Dir: req.Dir, Env: req.Env}
 	if err := check.Validate(); err != nil {
 		return req, fault.New(fault.Invalid, "%s", err)
@@ -112,7 +126,8 @@ func (s *session) follow(ctx context.Context, svc *client.Client, id string, req
 		return sig.explain(err)
 	}
 	b := &bridge{conn: stream, stdout: s.env.Stdout, stderr: s.env.Stderr, signals: sig.take()}
-	out, err := s.join(ctx, b, req.Stdin, req.PTY != nil)
+	// Without input nobody would see Ctrl-C in raw mode: the terminal then makes signals of it, which are passed on.
+	out, err := s.join(ctx, b, req.Stdin, req.PTY != nil && req.Stdin)
 	if err != nil {
 		return err
 	}
@@ -146,15 +161,15 @@ func (s *session) join(ctx context.Context, b *bridge, stdin, raw bool) (outcome
 
 // commandResult turns the end of a command into an exit code, with a word where the guest had none.
 func commandResult(exit proto.ExitStatus) error {
+	if exit.TimedOut {
+		return &fault.Exit{Status: exitTimedOut, Err: fault.New(fault.Timeout, "the command was ended after %.3g s", float64(exit.DurationUS)/1e6).
+			WithHint("give it more with --timeout")}
+	}
 	if exit.Code == 0 && exit.Error == "" {
 		return nil
 	}
 	result := &fault.Exit{Status: exit.Code & 0xff}
-	switch {
-	case exit.TimedOut:
-		result.Err = fault.New(fault.Timeout, "the command was ended after %.3g s", float64(exit.DurationUS)/1e6).
-			WithHint("give it more with --timeout")
-	case exit.Error != "":
+	if exit.Error != "" {
 		result.Err = fault.New(fault.Invalid, "%s", exit.Error)
 	}
 	if result.Status == 0 && result.Err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -11,8 +12,7 @@ import (
 const (
 	groupSessions = "Sessions"
 	groupImages   = "Images"
-	groupService  = "Service"
-	groupMisc     = "More"
+	groupService  = "Service and help"
 )
 
 const columnWidth = 38
@@ -20,7 +20,11 @@ const columnWidth = 38
 // help prints what a command does, or the page of all commands when cmd is nil.
 func (s *session) help(commands []*cli.Command, cmd *cli.Command) error {
 	if cmd != nil {
-		return s.print(commandHelp(cmd))
+		text := commandHelp(cmd)
+		if findFlag(cmd, "ram") != nil {
+			text += "\n" + s.sizesHelp()
+		}
+		return s.print(text)
 	}
 	return s.print(overview(commands))
 }
@@ -29,8 +33,8 @@ func (s *session) help(commands []*cli.Command, cmd *cli.Command) error {
 func overview(commands []*cli.Command) string {
 	var b strings.Builder
 	b.WriteString("capsem runs commands in virtual machines that have no network.\n" +
-		"Usage: capsem COMMAND [flags] ...        capsem help COMMAND tells more\n")
-	for _, group := range []string{groupSessions, groupImages, groupService, groupMisc} {
+		"Usage: capsem COMMAND [flags] ...    capsem help COMMAND, help settings: more\n")
+	for _, group := range []string{groupSessions, groupImages, groupService} {
 		var cells []string
 		for _, c := range commands {
 			if c.Category == group && !c.Hidden {
@@ -73,7 +77,9 @@ func commandHelp(cmd *cli.Command) string {
 	if len(cmd.Flags) > 0 {
 		b.WriteString("\nFlags\n")
 		for _, f := range cmd.Flags {
-			fmt.Fprintf(&b, "  %-22s %s\n", flagNames(f), flagUsage(f))
+			if v, ok := f.(cli.VisibleFlag); !ok || v.IsVisible() {
+				fmt.Fprintf(&b, "  %-22s %s\n", flagNames(f), flagUsage(f))
+			}
 		}
 	}
 	return b.String()
@@ -85,6 +91,15 @@ func usageOf(cmd *cli.Command) string {
 		return "capsem " + cmd.UsageText
 	}
 	return "capsem " + cmd.Name
+}
+
+// pathOf is the words that name a command, such as "assets build": its UsageText begins with them.
+func pathOf(cmd *cli.Command) string {
+	words := strings.Fields(cmd.UsageText)
+	if i := slices.Index(words, cmd.Name); i >= 0 {
+		return strings.Join(words[:i+1], " ")
+	}
+	return cmd.Name
 }
 
 // flagNames shows "-n, --name NAME": the short name first, and what the value is.
@@ -126,10 +141,13 @@ func flagUsage(f cli.Flag) string {
 // helpCommand is "capsem help [COMMAND]".
 func (s *session) helpCommand() *cli.Command {
 	return &cli.Command{
-		Name: "help", Category: groupMisc, Usage: "this page or one command", UsageText: "help [COMMAND]",
-		Description: "Shows all commands, or one with its flags.",
+		Name: "help", Category: groupService, Usage: "this page or one command", UsageText: "help [COMMAND|settings]",
+		Description: "Shows all commands, or one with its flags. help settings shows what may be set, and in which files.",
 		Action: func(c *cli.Context) error {
 			commands := c.App.Commands
+			if c.Args().Len() == 1 && c.Args().First() == "settings" {
+				return s.settingsHelp()
+			}
 			var found *cli.Command
 			path := ""
 			for _, word := range c.Args().Slice() {

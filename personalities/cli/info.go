@@ -51,6 +51,14 @@ func fields(all []field) string {
 	return b.String()
 }
 
+// onDisk is empty when the service did not say: every VM takes something.
+func onDisk(size int64) string {
+	if size == 0 {
+		return ""
+	}
+	return byteSize(size)
+}
+
 func describe(vm api.SandboxInfo) string {
 	kept := "temporary: destroyed when it stops"
 	if vm.Persistent {
@@ -64,8 +72,9 @@ func describe(vm api.SandboxInfo) string {
 		{"", ""},
 		{"kind", kept},
 		{"size", fmt.Sprintf("%s RAM, %d CPUs, %s disk", gigabytes(vm.RAMMB), vm.CPUs, gigabytes(vm.DiskMB))},
-		{"on disk", byteSize(vm.SizeBytes)},
-		{"image", vm.Version},
+		{"on disk", onDisk(vm.SizeBytes)},
+		{"image", vm.Image},
+		{"guest image", vm.Version},
 		{"created", vm.CreatedAt},
 	}
 	if lifecycle.Live(vm.Status) {
@@ -81,6 +90,9 @@ func describe(vm api.SandboxInfo) string {
 	}
 	for _, stage := range vm.BootStages {
 		all = append(all, field{"", fmt.Sprintf("%8.1f ms  %s", float64(stage.DurationUS)/1000, clean(stage.Name))})
+	}
+	for _, note := range vm.Notes {
+		all = append(all, field{"note", clean(note)})
 	}
 	all = append(all, field{"directory", vm.Dir})
 	for line := range strings.Lines(vm.LastError) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -18,11 +19,13 @@ func (s *session) jobsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "jobs", Category: groupSessions, Usage: "what runs and ran in a VM", UsageText: "jobs VM [JOB [--wait|--cancel]] [--json]",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "wait", Usage: "wait until JOB has ended"},
+			&cli.BoolFlag{Name: "wait", Usage: "wait until JOB has ended, and exit with its code"},
 			&cli.BoolFlag{Name: "cancel", Usage: "end JOB"}, jsonFlag(),
 		},
-		Description: "Lists the commands and file operations of a VM, newest first; or shows one, with the end of its output.",
-		Action:      action(s.jobs),
+		Description: "Lists the commands and file operations of a VM, newest first; or shows one, with the end of its output.\n\n" +
+			"With --wait, the exit code is the job's: 124 when its --timeout ended it, 125 when capsem itself failed or the job's\n" +
+			"end is not known. With --cancel --wait it is 0 when the job has ended.",
+		Action: action(s.jobs),
 	}
 }
 
@@ -33,6 +36,9 @@ func (s *session) jobs(ctx context.Context, c *cli.Context) error {
 	}
 	if len(args) == 1 && (c.Bool("wait") || c.Bool("cancel")) {
 		return fault.New(fault.Invalid, "name the job").WithHint("capsem jobs %s lists them", args[0])
+	}
+	if c.Bool("wait") && !c.Bool("cancel") {
+		return s.awaitJob(ctx, c, args[0], args[1])
 	}
 	svc, err := s.service(ctx)
 	if err != nil {
@@ -57,10 +63,41 @@ func (s *session) jobs(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
+	return s.printJob(c, job)
+}
+
+func (s *session) printJob(c *cli.Context, job proto.Job) error {
 	if c.Bool("json") {
 		return s.printJSON(job)
 	}
 	return s.showJob(job)
+}
+
+// awaitJob shows a job when it has ended. The result is the job's, so a failure of capsem's gets a code of its own.
+func (s *session) awaitJob(ctx context.Context, c *cli.Context, vm, id string) error {
+	ours := func(err error) error { return &fault.Exit{Status: fault.ExitCapsem, Err: err} }
+	svc, err := s.service(ctx)
+	if err != nil {
+		return ours(err)
+	}
+	done := s.step("waiting for job " + id)
+	job, err := svc.Job(ctx, vm, id, true)
+	done()
+	if err != nil {
+		return ours(err)
+	}
+	if err := s.printJob(c, job); err != nil {
+		return ours(err)
+	}
+	switch {
+	case job.Exit != nil:
+		return commandResult(*job.Exit)
+	case job.State != proto.JobDone:
+		return ours(fault.New(fault.Unavailable, "how job %s ended is not known: %s", id, cmp.Or(clean(job.Error), string(job.State))))
+	case job.Error != "":
+		return ours(fault.New(fault.Internal, "job %s failed: %s", id, clean(job.Error)))
+	}
+	return nil
 }
 
 func jobTable(jobs []proto.Job, now time.Time) string {

@@ -18,9 +18,13 @@ import (
 func (s *session) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Aliases: []string{"ls"}, Category: groupSessions, Usage: "all VMs", UsageText: "list [-q] [--json]",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "ids only"}, jsonFlag()},
-		Description: "Shows every VM: running ones, and named ones that are stopped. Under a VM that died stands its last word.",
-		Action:      action(s.list),
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "ids only"}, jsonFlag(),
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "changes nothing: all VMs are shown anyway"},
+		},
+		Description: "Shows every VM: running ones, and named ones that are stopped. Under a VM that died stands its last word. What a VM\n" +
+			"takes on disk is in capsem info, since finding it out takes time.",
+		Action: action(s.list),
 	}
 }
 
@@ -38,7 +42,7 @@ func (s *session) list(ctx context.Context, c *cli.Context) error {
 	}
 	switch {
 	case c.Bool("json"):
-		return s.printJSON(reply)
+		return s.printJSON(listed(reply))
 	case c.Bool("quiet"):
 		var ids strings.Builder
 		for _, vm := range reply.Sandboxes {
@@ -47,6 +51,26 @@ func (s *session) list(ctx context.Context, c *cli.Context) error {
 		return s.print(ids.String())
 	}
 	return s.print(vmTable(reply.Sandboxes))
+}
+
+// listJSON is api.ListReply with VMs that say what they take on disk only where the service says it.
+type listJSON struct {
+	Sandboxes   []listedVM      `json:"sandboxes"`
+	AssetHealth api.AssetHealth `json:"asset_health"`
+}
+
+type listedVM struct {
+	api.SandboxInfo
+	// SizeBytes hides the one of SandboxInfo, which is 0 when it was not looked for.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
+}
+
+func listed(reply api.ListReply) listJSON {
+	out := listJSON{Sandboxes: make([]listedVM, 0, len(reply.Sandboxes)), AssetHealth: reply.AssetHealth}
+	for _, vm := range reply.Sandboxes {
+		out.Sandboxes = append(out.Sandboxes, listedVM{vm, vm.SizeBytes})
+	}
+	return out
 }
 
 // vmTable is the table of list. A Defunct VM is followed by why, and what to do.

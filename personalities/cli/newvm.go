@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 // sizeFlags choose the size of a new VM.
 func sizeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "ram", Usage: "memory of the VM, such as 512M or `SIZE`"},
-		&cli.IntFlag{Name: "cpu", Aliases: []string{"cpus"}, Usage: "processors of the VM"},
-		&cli.StringFlag{Name: "disk", Usage: "most that the VM may store, such as 8G"},
+		&cli.StringFlag{Name: "ram", Usage: fmt.Sprintf("memory of the VM: `SIZE` such as 512M or 2G (%d-%d MB)", api.MinRAMMB, api.MaxRAMMB)},
+		&cli.IntFlag{Name: "cpu", Aliases: []string{"cpus"}, Usage: fmt.Sprintf("processors of the VM: `N` (%d-%d)", api.MinCPUs, api.MaxCPUs)},
+		&cli.StringFlag{Name: "disk", Usage: fmt.Sprintf("most that the VM may store: `SIZE` such as 8G (%d-%d GB)", api.MinDiskMB/1024, api.MaxDiskMB/1024)},
+		&cli.StringFlag{Name: "image", Aliases: []string{"from"}, Usage: "make it of an `IMAGE` (capsem fork)"},
 		&cli.BoolFlag{Name: "cold", Usage: "boot it, rather than go on from a saved guest"},
 	}
 }
@@ -29,7 +31,10 @@ func envFlag() *cli.StringSliceFlag {
 
 // newVM reads the flags of a new VM and checks them, so that a mistake is told before anything is started.
 func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, error) {
-	req := api.ProvisionRequest{Name: name, Persistent: name != "", CPUs: c.Int("cpu"), Cold: c.Bool("cold")}
+	if err := givenName(c); err != nil {
+		return api.ProvisionRequest{}, err
+	}
+	req := api.ProvisionRequest{Name: name, Persistent: name != "", CPUs: c.Int("cpu"), Cold: c.Bool("cold"), Image: c.String("image")}
 	var err error
 	if req.RAMMB, err = parseSize("ram", c.String("ram"), 16); err != nil {
 		return req, err
@@ -49,6 +54,14 @@ func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, erro
 		}
 	}
 	return req, nil
+}
+
+// givenName refuses -n with nothing: what was meant to be kept, under a name that a script left empty, would be a temporary VM.
+func givenName(c *cli.Context) error {
+	if c.IsSet("name") && c.String("name") == "" {
+		return fault.New(fault.Invalid, "the VM's name is empty").WithHint("give -n a name, or leave it out")
+	}
+	return nil
 }
 
 // environment reads -e K=V, and -e K for a variable to copy.
@@ -86,14 +99,23 @@ const cleanupTime = 30 * time.Second
 
 // discard destroys a temporary VM, also when ctx has ended, unless it was given a name meanwhile.
 func (s *session) discard(ctx context.Context, svc *client.Client, id string) error {
+	_, err := s.discardUnlessNamed(ctx, svc, id)
+	return err
+}
+
+// discardUnlessNamed is discard, and returns the name of a VM that is kept.
+func (s *session) discardUnlessNamed(ctx context.Context, svc *client.Client, id string) (kept string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	info, err := svc.Info(ctx, id)
-	if fault.Is(err, fault.NotFound) || (err == nil && info.Persistent) {
-		return nil
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	if err == nil && info.Persistent {
+		return info.ID, nil
 	}
 	if err := svc.Delete(ctx, id); err != nil && !fault.Is(err, fault.NotFound) {
-		return err //nolint:wrapcheck // a fault
+		return "", err //nolint:wrapcheck // a fault
 	}
-	return nil
+	return "", nil
 }

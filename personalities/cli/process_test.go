@@ -205,7 +205,7 @@ func TestShellIsRawFollowsTheWindowAndLeavesWithCtrlBracket(t *testing.T) {
 		t.Errorf("resized to %+v", size)
 	}
 	s.typing("\x1d")
-	s.waitFor("capsem shell dev comes back")
+	s.waitFor("capsem shell dev comes back to this shell")
 	if code := s.exit(); code != 0 {
 		t.Errorf("code %d: %s", code, s.shows())
 	}

@@ -15,6 +15,13 @@ const (
 	quietInPipe     = 2 * time.Second
 )
 
+func quietness(terminal bool) time.Duration {
+	if terminal {
+		return quietOnTerminal
+	}
+	return quietInPipe
+}
+
 // step shows on stderr that something slow is going on, until the function it returns is called: a spinner with the time
 // on a terminal, one plain line elsewhere.
 func (s *session) step(what string) (done func()) {
@@ -25,10 +32,7 @@ func showStep(w io.Writer, terminal bool, what string) (done func()) {
 	over, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
-		wait := quietInPipe
-		if terminal {
-			wait = quietOnTerminal
-		}
+		wait := quietness(terminal)
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {

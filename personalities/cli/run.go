@@ -16,7 +16,7 @@ func (s *session) runCommand() *cli.Command {
 		Name: "run", Category: groupSessions, Usage: "a command in a new VM", Flags: append(commandFlags(), sizeFlags()...),
 		UsageText: "run [flags] 'COMMAND' | [flags] -- PROGRAM ARG...",
 		Description: "Starts a temporary VM, runs a command in it, destroys the VM and exits with the command's code. With --detach the VM\n" +
-			"stays: its id and the job's are printed. Ctrl-C ends the command and the VM.",
+			"stays: its id and the job's are printed. Ctrl-C ends the command and the VM. Input that is no terminal is passed on.\n\n" + codesHelp,
 		Action: func(c *cli.Context) error { return s.run(c.Context, c) },
 	}
 }

@@ -19,11 +19,15 @@ func (s *session) shellCommand() *cli.Command {
 	return &cli.Command{
 		Name: "shell", Category: groupSessions, Usage: "in a VM, or in a new one",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "the VM to enter, same as `VM`"}, envFlag(),
+			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "enter `VM`; the same as without -n"}, envFlag(),
 		}, sizeFlags()...),
 		UsageText: "shell [VM] [flags]",
-		Description: "Opens a terminal in a VM, and starts the VM first if it is stopped; Ctrl-] leaves it running. Without VM, a temporary\n" +
-			"one is made and destroyed when you leave. The shell goes on while nobody looks; several terminals may share it.",
+		Description: "Opens a terminal in a VM, and starts the VM first if it is stopped. Without VM, a temporary one is made, and destroyed when\n" +
+			"you leave.\n\n" +
+			"Ctrl-] leaves. In a named VM the shell goes on then, with what runs in it: capsem shell VM comes back to the same\n" +
+			"shell, with the end of what it showed meanwhile. Several terminals may be in it at once. exit ends it for good, and\n" +
+			"the next capsem shell VM begins a new one. To come back to a temporary VM, give it a name before you leave, from\n" +
+			"another terminal: capsem persist VM NAME.",
 		Action: func(c *cli.Context) error { return s.shell(c.Context, c) },
 	}
 }
@@ -48,7 +52,13 @@ func (s *session) shell(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	name := c.String("name")
+	if err := givenName(c); err != nil {
+		return err
+	}
 	if len(args) == 1 {
+		if args[0] == "" {
+			return fault.New(fault.Invalid, "the VM's name is empty").WithHint("give a name, or leave it out for a temporary VM")
+		}
 		if name != "" && name != args[0] {
 			return fault.New(fault.Invalid, "two VMs are named, %.70s and %.70s", name, args[0]).WithHint("give one")
 		}
@@ -82,15 +92,23 @@ func (s *session) bareShell(ctx context.Context, svc *client.Client, vm api.Prov
 	if err != nil {
 		return sig.explain(err)
 	}
-	defer func() { err = firstOf(err, s.discard(ctx, svc, reply.ID)) }()
+	detached := false
+	defer func() {
+		kept, failed := s.discardUnlessNamed(ctx, svc, reply.ID)
+		switch {
+		case kept != "" && detached:
+			s.note("left VM %s running; capsem shell %s comes back to this shell", kept, kept)
+		case detached && failed == nil:
+			s.note("left VM %s. Temporary VMs are destroyed; capsem persist %s NAME, in another terminal, would have kept it", reply.ID, reply.ID)
+		}
+		err = firstOf(err, failed)
+	}()
 	s.note("VM %s is temporary: it is destroyed when you leave (exit or Ctrl-]). To keep it: capsem persist %s NAME", reply.ID, reply.ID)
 	out, err := s.terminal(ctx, svc, reply.ID, nil, sig)
 	if err != nil {
 		return s.ended(ctx, svc, reply.ID, err)
 	}
-	if out.detached {
-		s.note("left VM %s. Temporary VMs are destroyed; capsem persist %s NAME, in another terminal, would have kept it", reply.ID, reply.ID)
-	}
+	detached = out.detached
 	return nil
 }
 
@@ -112,7 +130,7 @@ func (s *session) namedShell(ctx context.Context, svc *client.Client, name strin
 		return s.ended(ctx, svc, id, err)
 	}
 	if out.detached {
-		s.note("left VM %s running; capsem shell %s comes back", name, name)
+		s.note("left VM %s running; capsem shell %s comes back to this shell", name, name)
 	}
 	return nil
 }

@@ -9,13 +9,15 @@ import (
 	"capsem/core/fault"
 )
 
-// parseSize reads an amount such as 512M, 2G or 1.5G and returns MB. A bare number up to bareMaxGB is GB; a larger one is
+// Sizes count in 1024s everywhere, in what is read and in what is shown: 1 GB is 1024 MB.
+
+// parseSize reads an amount such as 512M, 1.5G or 1T and returns MB. A bare number up to bareMaxGB is GB; a larger one is
 // refused, since nobody can tell what it was meant to be. Empty is 0, the default.
 func parseSize(flag, text string, bareMaxGB float64) (int, error) {
 	if text == "" {
 		return 0, nil
 	}
-	bad := fault.New(fault.Invalid, "--%s %.40s is not an amount", flag, text).WithHint("write it like 512M, 2G or 1.5G")
+	bad := fault.New(fault.Invalid, "--%s %.40s is not an amount", flag, text).WithHint("write it like 512M, 2G, 1.5G or 1T")
 	number, unit := cutUnit(text)
 	value, err := strconv.ParseFloat(number, 64)
 	if err != nil || math.IsInf(value, 0) || math.IsNaN(value) || value <= 0 {
@@ -30,6 +32,8 @@ func parseSize(flag, text string, bareMaxGB float64) (int, error) {
 		value *= 1024
 	case "G":
 		value *= 1024
+	case "T":
+		value *= 1024 * 1024
 	case "M":
 	default:
 		return 0, bad
@@ -40,7 +44,7 @@ func parseSize(flag, text string, bareMaxGB float64) (int, error) {
 	return int(math.Round(value)), nil
 }
 
-// cutUnit splits 1.5GB, 2GiB, 512m or 4 into the number and M, G, nothing, or what else was written.
+// cutUnit splits 1.5GB, 2GiB, 512m or 4 into the number and M, G, T, nothing, or what else was written.
 func cutUnit(text string) (number, unit string) {
 	i := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	if i < 0 {
@@ -52,6 +56,8 @@ func cutUnit(text string) (number, unit string) {
 		unit = "M"
 	case "GB", "GIB":
 		unit = "G"
+	case "TB", "TIB":
+		unit = "T"
 	case "":
 		unit = "?" // only spaces
 	}
@@ -111,11 +117,11 @@ func gigabytes(mb int) string {
 // byteSize shows a number of bytes in the largest unit that keeps it readable.
 func byteSize(n int64) string {
 	value := float64(n)
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		if value < 1000 {
+	for _, unit := range []string{"B", "KB", "MB", "GB"} {
+		if value < 1024 {
 			return strings.TrimSuffix(strconv.FormatFloat(value, 'f', 1, 64), ".0") + " " + unit
 		}
-		value /= 1000
+		value /= 1024
 	}
 	return strconv.FormatFloat(value, 'f', 1, 64) + " TB"
 }

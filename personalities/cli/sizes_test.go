@@ -9,8 +9,8 @@ import (
 
 func TestSizesAreReadAsWritten(t *testing.T) {
 	for text, want := range map[string]int{
-		"": 0, "512M": 512, "2G": 2048, "1.5G": 1536, "4": 4096, "16": 16384, "0.5": 512, "2GB": 2048, "2gib": 2048, "300m": 300,
-		"17": -1, "2048": -1, "0": -1, "-1": -1, "G": -1, "lots": -1, "1T": -1, "1e3": -1, "NaN": -1, "9999999999999G": -1, "2\x20": -1, "..": -1,
+		"": 0, "512M": 512, "2G": 2048, "1.5G": 1536, "4": 4096, "16": 16384, "0.5": 512, "2GB": 2048, "2gib": 2048, "300m": 300, "1T": 1 << 20, "0.5tib": 1 << 19,
+		"17": -1, "2048": -1, "0": -1, "-1": -1, "G": -1, "lots": -1, "1e3": -1, "NaN": -1, "9999999999999G": -1, "2\x20": -1, "..": -1,
 	} {
 		got, err := parseSize("ram", text, 16)
 		switch {
@@ -45,7 +45,7 @@ func TestNumbersAreShownForPeople(t *testing.T) {
 			t.Errorf("%d MB: %q, want %q", mb, got, want)
 		}
 	}
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1500: "1.5 kB", 23_000_000: "23 MB", 5e15: "5000.0 TB"} {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KB", 24 << 20: "24 MB", 3 << 30: "3 GB", 5 << 50: "5120.0 TB"} {
 		if got := byteSize(n); got != want {
 			t.Errorf("%d bytes: %q, want %q", n, got, want)
 		}

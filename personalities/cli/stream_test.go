@@ -48,6 +48,9 @@ func TestTheGuestsWordsAndOurFlagsArriveAsMeant(t *testing.T) {
 		"exec -w /tmp dev -e A=b=c --timeout 1.5 -- ls": `{"argv":["ls"],"dir":"/tmp","env":{"A":"b=c"},"timeout_secs":1.5,"stdin":true}`,
 		"exec -t dev -- top":                            `{"argv":["top"],"env":{"TERM":"xterm"},"stdin":true,"pty":{"cols":80,"rows":24}}`,
 		"exec -t=false dev top":                         `{"command":"top","stdin":true}`,
+		"exec -i dev cat":                               `{"command":"cat","stdin":true}`,
+		"exec -i=false dev cat":                         `{"command":"cat"}`,
+		"exec -t -i=false dev top":                      `{"command":"top","env":{"TERM":"xterm"},"pty":{"cols":80,"rows":24}}`,
 	} {
 		t.Run(line, func(t *testing.T) {
 			f := newService(t)
@@ -123,7 +126,10 @@ func TestHowACommandEndsIsHowCapsemEnds(t *testing.T) {
 		"missing": {func(c net.Conn) { send(c, proto.KindExit, proto.ExitStatus{Code: 127, Error: "nope: not found"}) }, result{"", "capsem: nope: not found\n", 127}},
 		"time is up": {func(c net.Conn) {
 			send(c, proto.KindExit, proto.ExitStatus{Code: 137, TimedOut: true, DurationUS: 1500000, Error: "x"})
-		}, result{"", "capsem: the command was ended after 1.5 s; give it more with --timeout\n", 137}},
+		}, result{"", "capsem: the command was ended after 1.5 s; give it more with --timeout\n", 124}},
+		"time is up, but it said 0": {func(c net.Conn) {
+			send(c, proto.KindExit, proto.ExitStatus{TimedOut: true, DurationUS: 2e6})
+		}, result{"", "capsem: the command was ended after 2 s; give it more with --timeout\n", 124}},
 		"hung up": {func(net.Conn) {}, result{"", lost, 125}},
 		"given up": {func(c net.Conn) {
 			send(c, proto.KindError, proto.StreamError{Code: "unavailable", Message: "the VM died", Hint: "capsem logs dev"})

@@ -47,9 +47,29 @@ func edits(a, b string) int {
 	return last[len(b)]
 }
 
+// dockerWords are commands that users of Docker, and of other tools like it, may try, with what does the same here.
+var dockerWords = map[string]string{
+	"build":    "capsem assets build (it makes the guest image)",
+	"config":   "capsem help settings",
+	"inspect":  "capsem info VM",
+	"kill":     "capsem stop VM, or capsem delete VM, which destroys its files too",
+	"pause":    "capsem suspend VM",
+	"port":     "capsem forward VM [HOST:]PORT",
+	"ps":       "capsem list (the processes in a VM: capsem exec VM 'ps aux')",
+	"pull":     "capsem assets build (images are made here, not fetched)",
+	"rename":   "capsem persist VM NAME for a temporary VM; a named one keeps its name",
+	"settings": "capsem help settings",
+	"start":    "capsem resume VM (a new one: capsem create)",
+	"top":      "capsem jobs VM, or capsem exec VM 'ps aux'",
+	"unpause":  "capsem resume VM",
+}
+
 // unknownCommand says that there is no such command, and which one may have been meant.
 func unknownCommand(commands []*cli.Command, path, word string) error {
 	err := fault.New(fault.Invalid, "there is no command %q", strings.TrimSpace(path+" "+word))
+	if ours, known := dockerWords[word]; known && path == "" {
+		return err.WithHint("capsem's is: %s", ours)
+	}
 	var names []string
 	for _, c := range commands {
 		if !c.Hidden {

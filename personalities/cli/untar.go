@@ -41,6 +41,8 @@ type unpacker struct {
 	// whatever program, is to be led elsewhere by a guest.
 	outward int
 	named   []string
+	// special is what is neither a file, nor a directory, nor a link. It stays in the guest.
+	special leftOut
 }
 
 // counted counts what is read.
@@ -56,8 +58,8 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // a reader hands errors through
 }
 
-// unpackTree takes an archive to its end. The text is a warning about what was left out, or empty.
-func unpackTree(r io.Reader, root *os.Root) (warning string, err error) {
+// unpackTree takes an archive to its end. The texts are about what was left out.
+func unpackTree(r io.Reader, root *os.Root) (warnings []string, err error) {
 	u := &unpacker{root: root, in: &counted{Reader: r}, dirs: map[string]fs.FileMode{}}
 	tr := tar.NewReader(u.in)
 	for {
@@ -66,22 +68,22 @@ func unpackTree(r io.Reader, root *os.Root) (warning string, err error) {
 			break
 		}
 		if err != nil {
-			return "", fmt.Errorf("read archive: %w", err)
+			return nil, fmt.Errorf("read archive: %w", err)
 		}
 		name := path.Clean(head.Name)
 		if !filepath.IsLocal(name) {
-			return "", fmt.Errorf("%.80q: %w", head.Name, errBadArchive)
+			return nil, fmt.Errorf("%.80q: %w", head.Name, errBadArchive)
 		}
 		if err := u.entry(tr, head, name); err != nil {
-			return "", fmt.Errorf("unpack %.200q: %w", name, err)
+			return nil, fmt.Errorf("unpack %.200q: %w", name, err)
 		}
 	}
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(u.dirs))) { // what is in a directory comes before it
 		if err := root.Chmod(name, u.dirs[name]); err != nil {
-			return "", fmt.Errorf("unpack: %w", err)
+			return nil, fmt.Errorf("unpack: %w", err)
 		}
 	}
-	return u.warning(), u.drain()
+	return u.warnings(), u.drain()
 }
 
 // drain takes what follows the archive's end, so that the sender is not cut off.
@@ -96,22 +98,24 @@ func (u *unpacker) drain() error {
 	return nil
 }
 
-func (u *unpacker) warning() string {
+func (u *unpacker) warnings() []string {
 	if u.outward == 0 {
-		return ""
+		return u.special.notes()
 	}
 	more := ""
 	if u.outward > len(u.named) {
 		more = ", ..."
 	}
-	return fmt.Sprintf("left out %d symbolic links that lead out of the directory: %s%s", u.outward, strings.Join(u.named, ", "), more)
+	text := fmt.Sprintf("left out %d symbolic links that lead out of the directory: %s%s", u.outward, strings.Join(u.named, ", "), more)
+	return append([]string{text}, u.special.notes()...)
 }
 
 func (u *unpacker) entry(tr *tar.Reader, head *tar.Header, name string) error {
 	switch head.Typeflag {
 	case tar.TypeDir, tar.TypeReg, tar.TypeGNUSparse, tar.TypeSymlink, tar.TypeLink:
 	default:
-		return nil // devices, pipes and sockets stay in the guest
+		u.special.add(name, head.FileInfo().Mode())
+		return nil
 	}
 	if err := u.parents(name); err != nil {
 		return err

@@ -33,6 +33,8 @@ func TestEachVerbIsOneCallAndItsAnswer(t *testing.T) {
 		"stop dev":        {"POST /stop/dev", api.StopReply{Success: true, Persistent: true}, "POST /stop/dev", ""},
 		"restart dev":     {"POST /restart/dev", api.ProvisionReply{ID: "dev"}, "POST /restart/dev", ""},
 		"delete dev":      {"DELETE /delete/dev", yes, "DELETE /delete/dev", ""},
+		"list --all -q":   {"GET /list", api.ListReply{Sandboxes: []api.SandboxInfo{{ID: "a"}}}, "GET /list", "a\n"},
+		"list -a -q":      {"GET /list", api.ListReply{Sandboxes: []api.SandboxInfo{{ID: "a"}}}, "GET /list", "a\n"},
 		"rm dev":          {"DELETE /delete/dev", yes, "DELETE /delete/dev", ""},
 		"persist ab12 my": {"POST /persist/ab12", yes, `POST /persist/ab12 {"name":"my"}`, ""},
 		"purge": {
@@ -146,10 +148,79 @@ func TestJobsAreATableAndOneJobHasItsOutput(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r := f.capsem(nil, "jobs", "dev", "j1", "--wait")
-	if !strings.Contains(r.stdout, "--- stdout (100000 bytes, the last 4)\nend\n--- stderr (5 bytes)\noops\n") || !strings.Contains(r.stdout, "exit code     2\n") {
+	if r.code != 2 || r.stderr != "" || !strings.Contains(r.stdout, "--- stdout (100000 bytes, the last 4)\nend\n--- stderr (5 bytes)\noops\n") || !strings.Contains(r.stdout, "exit code     2\n") {
 		t.Errorf("%+v", r)
 	}
 	f.wantCalls("GET /jobs/dev", "GET /jobs/dev/j1?wait=1")
+}
+
+func TestWaitingForAJobEndsAsTheJobDid(t *testing.T) {
+	for name, c := range map[string]struct {
+		job  proto.Job
+		args string
+		code int
+		says string
+	}{
+		"success":         {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{}}, "--wait", 0, ""},
+		"failure":         {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 3}}, "--wait", 3, ""},
+		"failure as JSON": {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 3}}, "--wait --json", 3, ""},
+		"time limit": {
+			proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 137, TimedOut: true, DurationUS: 1e6}}, "--wait", 124,
+			"capsem: the command was ended after 1 s; give it more with --timeout\n",
+		},
+		"lost":             {proto.Job{State: proto.JobLost, Error: "the link broke"}, "--wait", 125, "capsem: how job j1 ended is not known: the link broke\n"},
+		"file operation":   {proto.Job{Kind: "read", State: proto.JobDone}, "--wait", 0, ""},
+		"failed operation": {proto.Job{Kind: "read", State: proto.JobDone, Error: "gone"}, "--wait", 125, "capsem: job j1 failed: gone\n"},
+		"cancelled":        {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 137}}, "--wait --cancel", 0, ""},
+		"only looked at":   {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 3}}, "", 0, ""},
+	} {
+		f := newService(t)
+		f.answer("GET /jobs/dev/j1", c.job)
+		f.answer("DELETE /jobs/dev/j1", api.Success{Success: true})
+		if r := f.capsem(nil, append([]string{"jobs", "dev", "j1"}, strings.Fields(c.args)...)...); r.code != c.code || r.stderr != c.says {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	f := newService(t)
+	f.refuse("/", fault.New(fault.NotFound, "there is no job j1"))
+	if r := f.capsem(nil, "jobs", "dev", "j1", "--wait"); r != (result{"", "capsem: there is no job j1\n", 125}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestSizesOnDiskAreSaidOnlyWhereTheServiceSaysThem(t *testing.T) {
+	f := newService(t)
+	known := api.SandboxInfo{ID: "b", SizeBytes: 3 << 20, Status: lifecycle.Running}
+	f.answer("GET /list", api.ListReply{Sandboxes: []api.SandboxInfo{{ID: "a", RAMMB: 512}, known}})
+	f.answer("GET /info/a", api.SandboxInfo{ID: "a"})
+	f.answer("GET /info/b", known)
+	var got struct {
+		Sandboxes []map[string]any `json:"sandboxes"`
+		Health    map[string]any   `json:"asset_health"`
+	}
+	r := f.capsem(nil, "list", "--json")
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || len(got.Sandboxes) != 2 || got.Health == nil {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	if _, said := got.Sandboxes[0]["size_bytes"]; said || got.Sandboxes[0]["ram_mb"] != 512.0 || got.Sandboxes[1]["size_bytes"] != float64(3<<20) {
+		t.Errorf("%s", r.stdout)
+	}
+	if a, b := f.capsem(nil, "info", "a"), f.capsem(nil, "info", "b"); strings.Contains(a.stdout, "on disk") || !strings.Contains(b.stdout, "on disk       3 MB\n") {
+		t.Errorf("%s%s", a.stdout, b.stdout)
+	}
+}
+
+func TestLogsArePlainTextAndJSONIsAsItWas(t *testing.T) {
+	f := newService(t)
+	const raw = "\x1b[2J\x1b]0;t\x07[\x1b[32m  OK  \x1b[0m] up\r\n"
+	f.answer("GET /logs/dev", api.LogsReply{Logs: raw})
+	if r := f.capsem(nil, "logs", "dev"); r.stdout != "[  OK  ] up\n" {
+		t.Errorf("%+v", r)
+	}
+	var got api.LogsReply
+	if r := f.capsem(nil, "logs", "dev", "--json"); json.Unmarshal([]byte(r.stdout), &got) != nil || got.Logs != raw {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestLogsFollowUntilTheEnd(t *testing.T) {

@@ -67,7 +67,8 @@ func (l *logFile) Write(p []byte) (int, error) {
 }
 
 func (l *logFile) rotate() error {
-	if err := l.dir.Rename(l.name, l.name+".1"); err != nil {
+	// Somebody may have removed it or moved it away: there is nothing to keep then.
+	if err := l.dir.Rename(l.name, l.name+".1"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("rotate log: %w", err)
 	}
 	old := l.file

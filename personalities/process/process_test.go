@@ -56,3 +56,29 @@ func TestTheLogIsBoundedAndFollowsItsDirectory(t *testing.T) {
 		t.Errorf("the old log has %d bytes, %v", len(old), err)
 	}
 }
+
+func TestALogThatSomebodyRemovedIsBegunAnew(t *testing.T) {
+	dir := t.TempDir()
+	l, err := openLog(dir, "process.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.most = 100
+	line := strings.Repeat("x", 59) + "\n"
+	for range 2 {
+		if err := os.Remove(filepath.Join(dir, "process.log")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second is too much
+			if _, err := l.Write([]byte(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if now, err := os.ReadFile(filepath.Join(dir, "process.log")); err != nil || string(now) != line {
+			t.Errorf("%q, %v", now, err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -48,6 +48,9 @@ func probeFor(arch string) (probe, error) {
 	return probe{}, fmt.Errorf("no test is known for architecture %s", arch)
 }
 
+// errHung is a guest that was started and did nothing. It is what costs time to find out, and seldom goes away.
+var errHung = fmt.Errorf("a guest did not run within %s", probeTime)
+
 // Probe runs the test under KVM; the error says what is wrong with it.
 func Probe(ctx context.Context, program string) error {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
@@ -70,19 +73,26 @@ func runProbe(ctx context.Context, program, accel, cpu string) error {
 		return err
 	}
 	defer rom.Close()
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	limited, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	var words tail
-	cmd := exec.CommandContext(ctx, program, append(p.args, "-accel", accel, "-cpu", cpu, "-m", "32M", "-nodefaults", "-no-user-config",
+	cmd := exec.CommandContext(limited, program, append(p.args, "-accel", accel, "-cpu", cpu, "-m", "32M", "-nodefaults", "-no-user-config",
 		"-display", "none", "-no-reboot", "-sandbox", sandbox, "-bios", "/proc/self/fd/3")...)
 	cmd.Env, cmd.Dir, cmd.ExtraFiles, cmd.Stderr = []string{}, "/", []*os.File{rom}, &words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential(probeUID, probeUID, hypervisor.Accelerator(accel))}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(probeUID, probeUID, hypervisor.Accelerator(accel)),
+	}
+	// The kernel's "parent death" means that of the thread that started it.
+	runtime.LockOSThread()
 	err = cmd.Run()
+	runtime.UnlockOSThread()
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("/dev/kvm opens, but a guest did not run within %s", probeTime)
+		return fmt.Errorf("run test: %w", context.Cause(ctx))
 	case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == p.exit:
 		return nil
+	case limited.Err() != nil:
+		return fmt.Errorf("/dev/kvm opens, but %w", errHung)
 	}
 	text, _, _ := strings.Cut(words.String(), "\n")
 	if text == "" {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,16 +21,39 @@ import (
 	"capsem/core/paths"
 )
 
+const (
+	// failureLasts is how long KVM that QEMU said no to at once is not tried again: a test is cheap then, and what is missing, such
+	// as a right or a module, may be put right at any time.
+	failureLasts = 10 * time.Minute
+	// hangLasts is the same for KVM under which a guest hung: each test takes all its time.
+	hangLasts = 24 * time.Hour
+)
+
 // verdict is the remembered outcome of a probe, for one kernel, QEMU and kind of CPU.
 type verdict struct {
 	Host string `json:"host"`
 	KVM  bool   `json:"kvm"`
 	Why  string `json:"why"`
+	// Hung says that KVM's no was a guest that did nothing; At is when it was found.
+	Hung bool      `json:"hung,omitempty"`
+	At   time.Time `json:"at"`
+}
+
+// holds reports whether a verdict may still be believed. A yes is until the host changes; a no runs out, and one from the
+// future is of a clock that was wrong.
+func (v verdict) holds(now time.Time) bool {
+	lasts := failureLasts
+	if v.Hung {
+		lasts = hangLasts
+	}
+	age := now.Sub(v.At)
+	return v.KVM || (age >= 0 && age < lasts)
 }
 
 // Resolve turns auto into an accelerator that works here, and says why (design D4). KVM is tried once with a real boot,
-// since /dev/kvm may exist and never run a guest; the verdict is remembered under home until kernel, QEMU or CPU change.
-// KVM that is insisted on and does not work is a fault.
+// since /dev/kvm may exist and never run a guest; the verdict is remembered under home until kernel, QEMU or CPU change, a no
+// not for so long (failureLasts, hangLasts). KVM that is insisted on is tried again when the verdict was no; if it does not
+// work then, it is a fault.
 func Resolve(ctx context.Context, home paths.Home, want hypervisor.Accelerator) (accelerator hypervisor.Accelerator, why string, err error) {
 	if want == hypervisor.TCG {
 		return hypervisor.TCG, "asked for in the settings", nil
@@ -38,7 +62,7 @@ func Resolve(ctx context.Context, home paths.Home, want hypervisor.Accelerator) 
 	if err != nil {
 		return "", "", err
 	}
-	v, err := remembered(ctx, home, program)
+	v, err := remembered(ctx, home, program, want == hypervisor.KVM)
 	switch {
 	case err != nil:
 		return "", "", err
@@ -51,13 +75,13 @@ func Resolve(ctx context.Context, home paths.Home, want hypervisor.Accelerator) 
 	return hypervisor.TCG, v.Why, nil
 }
 
-// remembered returns the verdict for this host, from the file or from a new probe.
-func remembered(ctx context.Context, home paths.Home, program string) (verdict, error) {
+// remembered returns the verdict for this host, from the file or from a new probe. With insist a no is not taken from the file.
+func remembered(ctx context.Context, home paths.Home, program string, insist bool) (verdict, error) {
 	host, err := identity(program)
 	if err != nil {
 		return verdict{}, err
 	}
-	if v, ok := load(home.AcceleratorVerdict()); ok && v.Host == host {
+	if v, ok := load(home.AcceleratorVerdict()); ok && v.Host == host && v.holds(time.Now()) && (v.KVM || !insist) {
 		return v, nil
 	}
 	if err := os.MkdirAll(home.Run(), 0o700); err != nil {
@@ -70,12 +94,12 @@ func remembered(ctx context.Context, home paths.Home, program string) (verdict, 
 	} else if !errors.Is(err, guard.ErrHeld) {
 		return verdict{}, fmt.Errorf("remember accelerator: %w", err)
 	}
-	v := verdict{Host: host, KVM: true, Why: "KVM booted a test"}
+	v := verdict{Host: host, KVM: true, Why: "KVM booted a test", At: time.Now()}
 	if err := Probe(ctx, program); err != nil {
 		if ctx.Err() != nil {
 			return verdict{}, fmt.Errorf("try KVM: %w", context.Cause(ctx))
 		}
-		v = verdict{Host: host, Why: "KVM does not run guests here: " + err.Error()}
+		v = verdict{Host: host, Why: "KVM does not run guests here: " + err.Error(), Hung: errors.Is(err, errHung), At: time.Now()}
 	}
 	text, err := json.Marshal(v)
 	if err != nil {

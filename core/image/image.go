@@ -1,0 +1,294 @@
+// Package image keeps what VMs were forked into: images/<name> with
+//
+//	image.json     what it is, with the BLAKE3 of the disk
+//	system.qcow2   the system disk, whole: it refers to no other
+//	workspace/     the files of the workspace
+//	suspended/     the memory of a VM that ran (core/checkpoint); an extra, without which a VM of the image boots
+//
+// An image needs nothing but its asset version, so deleting the VM or the image it came from never breaks it. Directories appear
+// complete, by a rename.
+package image
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"capsem/core/api"
+	"capsem/core/atomicfile"
+	"capsem/core/checkpoint"
+	"capsem/core/fault"
+	"capsem/core/paths"
+)
+
+const (
+	manifestFile, diskFile, workspace = "image.json", "system.qcow2", "workspace"
+	// newSuffix marks an image that is being made, goneSuffix one that is being removed. No name has a dot.
+	newSuffix, goneSuffix = ".new", ".gone"
+	// maxManifest bounds image.json, in bytes: an environment may be long.
+	maxManifest = 32 << 20
+)
+
+// Manifest is image.json.
+type Manifest struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	CreatedNS   int64  `json:"created_ns"`
+	// AssetVersion is the set of kernel, initrd and root image that its VMs boot.
+	AssetVersion string `json:"asset_version"`
+	// CPUs, MemoryMB and DiskMB are the VM's that it was made of.
+	CPUs     int `json:"cpus"`
+	MemoryMB int `json:"memory_mb"`
+	DiskMB   int `json:"disk_mb"`
+	// Env is the environment of every command in its VMs.
+	Env map[string]string `json:"env,omitempty"`
+	// From is the VM that it was forked from, Parent the image of that; for people only.
+	From   string `json:"from"`
+	Parent string `json:"parent,omitempty"`
+	// DiskSize and DiskBLAKE3 are of system.qcow2.
+	DiskSize   int64  `json:"disk_size"`
+	DiskBLAKE3 string `json:"disk_blake3"`
+}
+
+// Image is one that is complete.
+type Image struct {
+	Dir string
+	Manifest
+}
+
+// HasMemory reports whether VMs of the image go on with what ran.
+func (i *Image) HasMemory() bool { return checkpoint.Exists(i.Dir) }
+
+// Find returns an image by its name; fault.NotFound when there is none.
+func Find(home paths.Home, name string) (*Image, error) {
+	if err := api.CheckName(name); err != nil {
+		return nil, fault.New(fault.Invalid, "%.80q is not a name of an image", name).WithHint("see capsem image list")
+	}
+	i, err := load(filepath.Join(home.Images(), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "there is no image %q", name).WithHint("see capsem image list")
+	}
+	return i, err
+}
+
+func load(dir string) (*Image, error) {
+	f, err := os.OpenFile(filepath.Join(dir, manifestFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read image: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	if err != nil {
+		return nil, fmt.Errorf("read image: %w", err)
+	}
+	i := &Image{Dir: dir}
+	if err := json.Unmarshal(text, &i.Manifest); err != nil || i.Name != filepath.Base(dir) {
+		return nil, fault.New(fault.Internal, "image %s is damaged: %s", filepath.Base(dir), manifestFile).WithHint("delete it: capsem image delete %s", filepath.Base(dir))
+	}
+	return i, nil
+}
+
+// List returns the images in the order of their names. Those that cannot be read are left out.
+func List(home paths.Home) ([]*Image, error) {
+	entries, err := os.ReadDir(home.Images())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var all []*Image
+	for _, e := range entries {
+		if api.CheckName(e.Name()) != nil {
+			continue
+		}
+		if i, err := load(filepath.Join(home.Images(), e.Name())); err == nil {
+			all = append(all, i)
+		}
+	}
+	slices.SortFunc(all, func(a, b *Image) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// Delete removes an image. VMs of it have all they need.
+func Delete(home paths.Home, name string) error {
+	if err := api.CheckName(name); err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	dir := filepath.Join(home.Images(), name)
+	if _, err := os.Lstat(dir); err != nil {
+		return fault.New(fault.NotFound, "there is no image %q", name).WithHint("see capsem image list")
+	}
+	gone := dir + goneSuffix
+	if err := errors.Join(os.RemoveAll(gone), os.Rename(dir, gone)); err != nil { // nobody's from here on, also when this is cut short
+		return fmt.Errorf("delete image: %w", err)
+	}
+	return os.RemoveAll(gone) //nolint:wrapcheck // names the file
+}
+
+// Sweep removes what was left half-made or half-removed. Nobody may be making an image meanwhile.
+func Sweep(home paths.Home) error {
+	entries, err := os.ReadDir(home.Images())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep images: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), newSuffix) || strings.HasSuffix(e.Name(), goneSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(home.Images(), e.Name())))
+		}
+	}
+	return err
+}
+
+// Begin makes the directory in which an image is made; a name that is taken is fault.Conflict.
+func Begin(home paths.Home, name string) (dir string, err error) {
+	if err := api.CheckName(name); err != nil {
+		return "", fault.New(fault.Invalid, "%.80q cannot be a name of an image", name).WithHint("use 1-64 letters, digits, - or _, beginning with a letter or digit")
+	}
+	final := filepath.Join(home.Images(), name)
+	if _, err := os.Lstat(final); err == nil {
+		return "", fault.New(fault.Conflict, "there is an image %q already", name).WithHint("choose another name, or capsem image delete %s", name)
+	}
+	if err := os.MkdirAll(home.Images(), 0o700); err != nil {
+		return "", fmt.Errorf("make image: %w", err)
+	}
+	if err := os.Mkdir(final+newSuffix, 0o700); err != nil {
+		return "", fault.Wrap(err, fault.Conflict, "an image %q is being made", name)
+	}
+	return final + newSuffix, nil
+}
+
+// Abandon removes an image that was not finished.
+func Abandon(dir string) error { return os.RemoveAll(dir) }
+
+// Finish writes the manifest of an image whose files are there, makes all durable, and gives it its name.
+func Finish(dir string, m Manifest) (*Image, error) {
+	m.CreatedNS = time.Now().UnixNano()
+	f, err := os.Open(filepath.Join(dir, diskFile))
+	if err != nil {
+		return nil, fmt.Errorf("make image: %w", err)
+	}
+	defer f.Close()
+	m.DiskBLAKE3, m.DiskSize, err = sum(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	var text []byte
+	if err == nil {
+		text, err = json.MarshalIndent(m, "", "  ")
+	}
+	if err == nil {
+		err = atomicfile.Write(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600)
+	}
+	final := strings.TrimSuffix(dir, newSuffix)
+	if err == nil {
+		err = os.Rename(dir, final)
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(final))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make image: %w", err)
+	}
+	return load(final)
+}
+
+func sum(f *os.File) (string, int64, error) {
+	h := blake3.New()
+	n, err := io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), n, err //nolint:wrapcheck // by the caller
+}
+
+// CopyVM copies disk, workspace and, where there is one, the checkpoint of a VM that does not run.
+func CopyVM(vm paths.VM, dir string) error {
+	return copyAll(vm.Dir(), dir)
+}
+
+// Place makes the files of a new VM of the image in its directory. The disk is held to its hash.
+func (i *Image) Place(vm string, withMemory bool) error {
+	f, err := os.Open(filepath.Join(i.Dir, diskFile))
+	if err != nil {
+		return fmt.Errorf("use image %s: %w", i.Name, err)
+	}
+	defer f.Close()
+	hash, size, err := sum(f)
+	if err == nil && (hash != i.DiskBLAKE3 || size != i.DiskSize) {
+		err = fault.New(fault.Internal, "image %s is damaged: the content of %s has changed", i.Name, f.Name()).WithHint("delete it: capsem image delete %s", i.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := copyAll(i.Dir, vm); err != nil {
+		return err
+	}
+	if !withMemory {
+		return checkpoint.Discard(vm, true) //nolint:wrapcheck // says what it did
+	}
+	return nil
+}
+
+func copyAll(from, to string) error {
+	err := CopyDisk(filepath.Join(from, diskFile), filepath.Join(to, diskFile))
+	if err == nil && checkpoint.Exists(from) {
+		err = checkpoint.Copy(from, to)
+	}
+	if err == nil {
+		err = copyTree(filepath.Join(from, workspace), filepath.Join(to, workspace))
+	}
+	return err
+}
+
+// CopyDisk copies a disk that nobody writes to: shared blocks where the file system can, else without its holes.
+func CopyDisk(from, to string) error {
+	src, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("copy disk: %w", err)
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy disk: %w", err)
+	}
+	if err = clone(dst, src); err != nil {
+		_, err = io.Copy(dst, src) // copy_file_range
+	}
+	if err := errors.Join(err, dst.Close()); err != nil {
+		return errors.Join(fmt.Errorf("copy disk: %w", err), os.Remove(to))
+	}
+	return nil
+}
+
+// copyTree copies a directory with its links as they are; where there is none there is nothing to copy.
+func copyTree(from, to string) error {
+	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("copy workspace: %w", err)
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil || len(entries) == 0 {
+		return err //nolint:wrapcheck // names the file
+	}
+	if err := os.RemoveAll(to); err != nil {
+		return fmt.Errorf("copy workspace: %w", err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return fmt.Errorf("copy workspace: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"capsem/core/checkpoint"
+	"capsem/core/fault"
+	"capsem/core/hypervisor"
+	"capsem/core/image"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+)
+
+// syncTime is what the guest may take to write out what it has not written, before it is forked.
+const syncTime = 10 * time.Second
+
+// fork copies the VM's memory and disk, as they are at one moment, into the directory of an image that is being made. The VM stands
+// still meanwhile, and goes on.
+func (w *Worker) fork(ctx context.Context, dir string) error {
+	if filepath.Dir(filepath.Clean(dir)) != w.cfg.Home.Images() {
+		return fault.New(fault.Invalid, "%.200q is no place for an image", dir)
+	}
+	w.saving.Lock()
+	defer w.saving.Unlock()
+	vm, saver, err := w.mayFork()
+	if err != nil {
+		return err
+	}
+	if a, err := w.guest(ctx); err == nil { // so that the disk alone is of use too
+		if err := w.flush(ctx, a); err != nil {
+			w.log.Warn("the guest did not write everything out before it was forked", "error", err)
+		}
+	}
+	began := time.Now()
+	paused := true
+	goOn := func() error {
+		paused = false
+		w.log.Info("forked", "pause", time.Since(began).Round(time.Millisecond))
+		return vm.Resume(context.WithoutCancel(ctx)) //nolint:wrapcheck // says what it did
+	}
+	err = vm.Pause(ctx)
+	if err == nil {
+		err = checkpoint.Make(dir, w.want, func(to *os.File) error {
+			if err := saver.Save(ctx, to); err != nil {
+				return err //nolint:wrapcheck // says what it did
+			}
+			if err := image.CopyDisk(w.dirNow().SystemDisk(), filepath.Join(dir, filepath.Base(w.dirNow().SystemDisk()))); err != nil {
+				return err //nolint:wrapcheck // says what it did
+			}
+			return goOn()
+		})
+	}
+	if paused {
+		err = errors.Join(err, goOn())
+	}
+	return full(err, "no space left to fork VM %s", w.idNow())
+}
+
+func (w *Worker) mayFork() (hypervisor.Machine, hypervisor.Saver, error) {
+	st, _, _ := w.board.get()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	saver, ok := w.vm.(hypervisor.Saver)
+	switch {
+	case w.stands != "":
+		return nil, nil, fault.New(fault.NoSpace, "VM %s stands still: %s", w.spec.ID, w.stands)
+	case w.vm == nil || w.suspending || st.State != lifecycle.Running || w.wanted():
+		return nil, nil, fault.New(fault.Conflict, "VM %s is %s, not Running", w.spec.ID, st.State)
+	case !ok:
+		return nil, nil, fault.New(fault.Unavailable, "this hypervisor cannot save a VM that runs").WithHint("stop it first")
+	}
+	return w.vm, saver, nil
+}
+
+func (w *Worker) flush(ctx context.Context, a guestAgent) error {
+	ctx, cancel := context.WithTimeout(ctx, syncTime)
+	defer cancel()
+	return quietly(ctx, a, "sync")
+}
+
+// forked gives up the memory of an image that does not fit this machine: its VM boots from the disk.
+func (w *Worker) forked(misfit error) error {
+	w.log.Warn("the memory of the image does not fit; booting from its disk", "error", misfit)
+	w.board.update(func(st *proto.WorkerStatus) {
+		st.Notes = append(st.Notes, "booted from the image's disk: "+fault.Plain(misfit.Error()))
+	})
+	return checkpoint.Discard(w.dirNow().Dir(), true) //nolint:wrapcheck // says what it did
+}

@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"capsem/core/api"
+	"capsem/core/checkpoint"
+	"capsem/core/fault"
+	"capsem/core/image"
+	"capsem/core/lifecycle"
+	"capsem/core/proto"
+	"capsem/core/workerclient"
+)
+
+// Fork makes an image of a VM: of one that runs with its memory, so that what runs in it goes on in VMs of the image as it does in
+// the VM itself.
+func (s *Service) Fork(ctx context.Context, id string, req api.ForkRequest) (api.Image, error) {
+	var none api.Image
+	v, err := s.find(id)
+	if err != nil {
+		return none, err
+	}
+	if err := v.take(ctx); err != nil {
+		return none, err
+	}
+	defer v.give()
+	if err := checkSpace(s.opts.Home.Run()); err != nil {
+		return none, err
+	}
+	dir, err := image.Begin(s.opts.Home, req.Image)
+	if err != nil {
+		return none, err //nolint:wrapcheck // a fault
+	}
+	w := v.view()
+	img, err := s.forkInto(ctx, w, dir, req)
+	if err != nil {
+		return none, errors.Join(err, image.Abandon(dir))
+	}
+	s.log.Info("forked", "vm", w.spec.ID, "image", img.Name, "memory", img.HasMemory())
+	return describeImage(img), nil
+}
+
+func (s *Service) forkInto(ctx context.Context, w view, dir string, req api.ForkRequest) (*image.Image, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), suspendTime)
+	defer cancel()
+	var err error
+	switch {
+	case w.life != nil && w.state == lifecycle.Running:
+		err = s.forkRunning(ctx, w, dir)
+	case w.life != nil || w.gone:
+		err = notRunning(w)
+	default:
+		err = image.CopyVM(w.dir, dir)
+		if err == nil && w.state != lifecycle.Suspended {
+			err = checkpoint.Discard(dir, true)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return image.Finish(dir, image.Manifest{ //nolint:wrapcheck // says what it did
+		Name: req.Image, Description: req.Description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
+		DiskMB: w.spec.DiskMB, Env: w.spec.Env, From: w.spec.ID, Parent: w.spec.Image,
+	})
+}
+
+func (s *Service) forkRunning(ctx context.Context, w view, dir string) error {
+	conn, err := workerclient.Dial(ctx, s.opts.Home.InstanceSocket(w.life.instance))
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	defer conn.Close()
+	_, err = conn.Call(ctx, proto.WorkerRequest{Op: proto.OpFork, Dir: dir})
+	return err //nolint:wrapcheck // a fault
+}
+
+// Images lists the images.
+func (s *Service) Images() (api.ImagesReply, error) {
+	all, err := image.List(s.opts.Home)
+	if err != nil {
+		return api.ImagesReply{}, err //nolint:wrapcheck // says what it did
+	}
+	reply := api.ImagesReply{Images: []api.Image{}}
+	for _, i := range all {
+		reply.Images = append(reply.Images, describeImage(i))
+	}
+	return reply, nil
+}
+
+// Image is one image.
+func (s *Service) Image(name string) (api.Image, error) {
+	i, err := image.Find(s.opts.Home, name)
+	if err != nil {
+		return api.Image{}, err //nolint:wrapcheck // a fault
+	}
+	return describeImage(i), nil
+}
+
+// DeleteImage removes an image. VMs of it have all they need.
+func (s *Service) DeleteImage(name string) error {
+	return image.Delete(s.opts.Home, name) //nolint:wrapcheck // a fault
+}
+
+func describeImage(i *image.Image) api.Image {
+	return api.Image{
+		Name: i.Name, Description: i.Description, CreatedAt: time.Unix(0, i.CreatedNS).UTC().Format(time.RFC3339), Version: i.AssetVersion,
+		CPUs: i.CPUs, RAMMB: i.MemoryMB, DiskMB: i.DiskMB, From: i.From, Parent: i.Parent, Memory: i.HasMemory(), SizeBytes: diskUse(i.Dir),
+		Env: slices.Sorted(maps.Keys(i.Env)),
+	}
+}
+
+// ofImage completes the spec of a VM that is made of an image.
+func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
+	i, err := image.Find(s.opts.Home, req.Image)
+	if err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	if req.DiskMB != 0 && req.DiskMB != i.DiskMB {
+		return fault.New(fault.OutOfRange, "the disk of image %s has %d MB, and keeps that size", i.Name, i.DiskMB).WithHint("leave --disk out")
+	}
+	spec.Image, spec.AssetVersion, spec.DiskMB = i.Name, i.AssetVersion, i.DiskMB
+	spec.CPUs, spec.MemoryMB = orElse(req.CPUs, i.CPUs), orElse(req.RAMMB, i.MemoryMB)
+	spec.ForkedMemory = i.HasMemory() && !req.Cold
+	if len(i.Env) > 0 {
+		env := maps.Clone(i.Env)
+		maps.Copy(env, req.Env)
+		spec.Env = env
+	}
+	return nil
+}
