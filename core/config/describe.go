@@ -33,7 +33,8 @@ func Describe() ([]Setting, error) {
 // Defaults is what holds where no file says anything.
 func Defaults() (*Settings, error) {
 	s := &Settings{}
-	return s, s.apply("defaults.toml", defaults)
+	err := s.apply("defaults.toml", defaults)
+	return s, err
 }
 
 // commentAbove is the text of the comment lines right above a line, which is counted from 1.

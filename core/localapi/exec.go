@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"capsem/core/api"
 	"capsem/core/fault"
@@ -19,7 +18,7 @@ import (
 )
 
 // maxTimeout bounds the time limit of a command.
-const maxTimeout = 365 * 24 * time.Hour
+const maxTimeout = proto.MaxTimeout
 
 // execRequest is what the worker is asked.
 func execRequest(req api.ExecRequest) (proto.WorkerRequest, error) {

@@ -36,7 +36,7 @@ func (w *Worker) powerOff(ctx context.Context, vm hypervisor.Machine) time.Durat
 // awaitSaved lets a fork finish, for which the machine must stand still.
 func (w *Worker) awaitSaved() {
 	w.saving.Lock()
-	defer w.saving.Unlock()
+	defer w.saving.Unlock() //nolint:gocritic // it only waits
 }
 
 // askToPowerOff tells the agent that the guest is to be down by then, and each further one, should the link break before the

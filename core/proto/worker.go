@@ -186,8 +186,8 @@ func (r *WorkerRequest) Validate() error {
 			return errors.New("job id is empty, too long, or no text")
 		}
 	case OpFork:
-		if r.Dir == "" || len(r.Dir) > MaxPath {
-			return errors.New("fork request without a directory")
+		if len(r.Dir) > MaxPath || !isText(r.Dir) || !path.IsAbs(r.Dir) || path.Clean(r.Dir) != r.Dir {
+			return errors.New("fork request without a clean, absolute directory")
 		}
 	case OpRelocate:
 		return r.checkRelocate()

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -138,6 +140,9 @@ func action(v verb) cli.ActionFunc {
 func words(c *cli.Context, least, most int) ([]string, error) {
 	args := c.Args().Slice()
 	if len(args) >= least && (most < 0 || len(args) <= most) {
+		if slices.Contains(args[:min(namedVMs(c.Command), len(args))], "") {
+			return nil, fault.New(fault.Invalid, "the VM's name is empty").WithHint("capsem list shows the VMs")
+		}
 		return args, nil
 	}
 	what := "too few arguments"
@@ -145,6 +150,19 @@ func words(c *cli.Context, least, most int) ([]string, error) {
 		what = "too many arguments"
 	}
 	return nil, fault.New(fault.Invalid, "capsem %s: %s", pathOf(c.Command), what).WithHint("usage: %s", usageOf(c.Command))
+}
+
+// namedVMs is how many of a verb's arguments, from the first on, are VMs.
+func namedVMs(cmd *cli.Command) int {
+	for word := range strings.FieldsSeq(cmd.UsageText) {
+		switch word {
+		case "VM", "[VM]":
+			return 1
+		case "VM...":
+			return math.MaxInt
+		}
+	}
+	return 0
 }
 
 // home is CAPSEM_HOME.

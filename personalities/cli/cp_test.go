@@ -231,7 +231,10 @@ func TestWhatIsMissingIsNamedAsTheUserNamedIt(t *testing.T) {
 		}
 	}
 	job := &copyJob{vm: "dev", guest: "/etc/x"}
-	for message, want := range map[string]string{"etc/x is a directory": "/etc/x is a directory", "the disk is full": "the disk is full", "/etc/x: odd": "/etc/x: odd"} {
+	for message, want := range map[string]string{
+		"etc/x is a directory": "/etc/x is a directory", "the disk is full": "the disk is full", "/etc/x: odd": "/etc/x: odd",
+		`path "etc/x" is odd`: `path "/etc/x" is odd`,
+	} {
 		if got := fault.Line(job.inGuest(fault.New(fault.Conflict, "%s", message))); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}

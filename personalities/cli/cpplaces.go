@@ -168,7 +168,7 @@ func publicOf(err error) (code fault.Code, message, hint string) {
 // inGuest makes a guest's complaint name the file as the user did: of an absolute path the guest leaves the first slash out.
 func (j *copyJob) inGuest(err error) error {
 	code, message, hint := publicOf(err)
-	below := strings.TrimPrefix(path.Clean(j.guest), "/")
+	below, quoted := strings.TrimPrefix(path.Clean(j.guest), "/"), `path "`+strings.TrimLeft(j.guest, "/")
 	switch {
 	case err == nil:
 		return nil
@@ -176,6 +176,8 @@ func (j *copyJob) inGuest(err error) error {
 		message = fmt.Sprintf("there is no %s in VM %s", rooted(j.guest), j.vm)
 	case path.IsAbs(j.guest) && below != "" && strings.HasPrefix(message, below):
 		message = "/" + message
+	case path.IsAbs(j.guest) && strings.HasPrefix(message, quoted):
+		message = strings.Replace(message, quoted, `path "/`+strings.TrimPrefix(quoted, `path "`), 1)
 	default:
 		return err
 	}

@@ -138,7 +138,8 @@ func (f *forwarder) serve(ctx context.Context, pairs []portPair) (err error) {
 			_ = l.Close() // ends Accept
 		})
 		wg.Go(func() { f.accept(ctx, l, pair.guest) })
-		if err := f.s.print(fmt.Sprintf("%s -> %s port %d\n", l.Addr(), f.id, pair.guest)); err != nil {
+		s := f.s
+		if err := s.print(fmt.Sprintf("%s -> %s port %d\n", l.Addr(), f.id, pair.guest)); err != nil {
 			return err
 		}
 	}

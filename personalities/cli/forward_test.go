@@ -145,7 +145,7 @@ func pair(t *testing.T) (ours, theirs *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = a.Close(), b.Close() })
-	return a.(*net.TCPConn), b.(*net.TCPConn) //nolint:forcetypeassert,errcheck // of a TCP listener
+	return a.(*net.TCPConn), b.(*net.TCPConn) //nolint:forcetypeassert // of a TCP listener
 }
 
 func TestHowAForwardedConnectionEndsIsToldApart(t *testing.T) {

@@ -56,9 +56,6 @@ func (s *session) shell(ctx context.Context, c *cli.Context) error {
 		return err
 	}
 	if len(args) == 1 {
-		if args[0] == "" {
-			return fault.New(fault.Invalid, "the VM's name is empty").WithHint("give a name, or leave it out for a temporary VM")
-		}
 		if name != "" && name != args[0] {
 			return fault.New(fault.Invalid, "two VMs are named, %.70s and %.70s", name, args[0]).WithHint("give one")
 		}

@@ -107,6 +107,9 @@ func (u *unpacker) warnings() []string {
 		more = ", ..."
 	}
 	text := fmt.Sprintf("left out %d symbolic links that lead out of the directory: %s%s", u.outward, strings.Join(u.named, ", "), more)
+	if u.outward == 1 {
+		text = "left out a symbolic link that leads out of the directory: " + u.named[0]
+	}
 	return append([]string{text}, u.special.notes()...)
 }
 

@@ -165,7 +165,8 @@ func TestWaitingForAJobEndsAsTheJobDid(t *testing.T) {
 		"failure":         {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 3}}, "--wait", 3, ""},
 		"failure as JSON": {proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 3}}, "--wait --json", 3, ""},
 		"time limit": {
-			proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 137, TimedOut: true, DurationUS: 1e6}}, "--wait", 124,
+			proto.Job{State: proto.JobDone, Exit: &proto.ExitStatus{Code: 137, TimedOut: true, DurationUS: 1e6}},
+			"--wait", 124,
 			"capsem: the command was ended after 1 s; give it more with --timeout\n",
 		},
 		"lost":             {proto.Job{State: proto.JobLost, Error: "the link broke"}, "--wait", 125, "capsem: how job j1 ended is not known: the link broke\n"},

@@ -156,6 +156,19 @@ func TestAWrongWordIsOneLineWithTheNearestRightOne(t *testing.T) {
 	f.wantCalls() // a mistake is told before the service is asked
 }
 
+func TestAnEmptyNameOfAVMIsNoName(t *testing.T) {
+	f := newService(t)
+	for _, args := range [][]string{
+		{"info", ""}, {"resume", "--cold", ""}, {"stop", "a", ""}, {"delete", ""}, {"logs", ""}, {"jobs", ""}, {"forward", "", "80"},
+		{"exec", "", "true"}, {"shell", ""}, {"persist", "", "x"}, {"suspend", ""}, {"create", "-n", ""}, {"shell", "-n", ""},
+	} {
+		if r := f.capsem(nil, args...); r.code == 0 || !strings.HasPrefix(r.stderr, "capsem: the VM's name is empty; ") {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	f.wantCalls()
+}
+
 func TestRunAndExecKeep125ForCapsemItself(t *testing.T) {
 	f := newService(t)
 	for _, line := range []string{

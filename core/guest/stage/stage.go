@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -138,7 +139,7 @@ func (r Report) WithAgent() []proto.BootStage {
 // Plain makes text fit for BootReady.Failed: one printable line of at most 200 bytes.
 func Plain(text string) string {
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+		if !unicode.IsPrint(r) || r == '\uFFFD' {
 			return ' '
 		}
 		return r
