@@ -44,6 +44,7 @@ var benchmarks = []benchmark{
 	{"exec", (*bench).execRoundTrip},
 	{"cold", (*bench).cold},
 	{"warm", (*bench).warm},
+	{"save", (*bench).save},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 }

@@ -158,12 +158,16 @@ func TestAWrongWordIsOneLineWithTheNearestRightOne(t *testing.T) {
 
 func TestAnEmptyNameOfAVMIsNoName(t *testing.T) {
 	f := newService(t)
-	for _, args := range [][]string{
-		{"info", ""}, {"resume", "--cold", ""}, {"stop", "a", ""}, {"delete", ""}, {"logs", ""}, {"jobs", ""}, {"forward", "", "80"},
-		{"exec", "", "true"}, {"shell", ""}, {"persist", "", "x"}, {"suspend", ""}, {"create", "-n", ""}, {"shell", "-n", ""},
+	for _, line := range []string{
+		"info ''", "resume --cold ''", "stop a ''", "delete ''", "logs ''", "jobs ''", "forward '' 80", "exec '' true", "shell ''", "persist '' x",
+		"suspend ''", "create -n ''", "shell -n ''",
 	} {
+		args := strings.Fields(line)
+		for i := range args {
+			args[i] = strings.Trim(args[i], "'")
+		}
 		if r := f.capsem(nil, args...); r.code == 0 || !strings.HasPrefix(r.stderr, "capsem: the VM's name is empty; ") {
-			t.Errorf("%q: %+v", args, r)
+			t.Errorf("%s: %+v", line, r)
 		}
 	}
 	f.wantCalls()
