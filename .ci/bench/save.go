@@ -82,21 +82,29 @@ func (b *bench) save(ctx context.Context) error {
 
 // forkOnce forks a running VM and has a child of it answer.
 func (b *bench) forkOnce(ctx context.Context, parent api.SandboxInfo, image string) (pause, whole, child float64, err error) {
-	if whole, err = b.timedCall(ctx, "/fork/"+parent.ID, api.ForkRequest{Image: image}); err != nil {
+	whole, err = b.timedCall(ctx, "/fork/"+parent.ID, api.ForkRequest{Image: image})
+	if err != nil {
 		return 0, 0, 0, err
 	}
 	defer b.deleteImage(ctx, image)
-	if pause, err = lastPause(filepath.Join(parent.Dir, "process.log")); err != nil {
+	pause, err = lastPause(filepath.Join(parent.Dir, "process.log"))
+	if err != nil {
 		return 0, 0, 0, err
 	}
+	child, err = b.childOf(ctx, image)
+	return pause, whole, child, err
+}
+
+// childOf is how long a VM of an image takes to answer its first command.
+func (b *bench) childOf(ctx context.Context, image string) (float64, error) {
 	var reply api.ProvisionReply
 	began := time.Now()
-	if err = b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{Image: image}, &reply); err != nil {
-		return 0, 0, 0, err
+	if err := b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{Image: image}, &reply); err != nil {
+		return 0, err
 	}
 	defer b.delete(ctx, reply.ID)
-	err = b.api.call(ctx, http.MethodPost, "/exec/"+reply.ID, api.ExecRequest{Argv: []string{"true"}}, nil)
-	return pause, whole, millis(time.Since(began)), err
+	err := b.api.call(ctx, http.MethodPost, "/exec/"+reply.ID, api.ExecRequest{Argv: []string{"true"}}, nil)
+	return millis(time.Since(began)), err
 }
 
 // lastPause is how long a VM stood still for its last fork, as its worker's log says.
