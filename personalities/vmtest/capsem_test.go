@@ -210,7 +210,7 @@ func execs(t *testing.T, in *install) {
 	in.want(127, "", "nope: command not found", "exec", "box", "--", "nope")
 	in.want(127, "", "nope: command not found", "exec", "box", "nope")
 	in.want(126, "", "/etc/passwd: permission denied", "exec", "box", "--", "/etc/passwd")
-	in.want(137, "*", "was ended after", "exec", "--timeout", "1", "box", "sleep 100")
+	in.want(124, "*", "was ended after", "exec", "--timeout", "1", "box", "sleep 100")
 	in.want(0, "uid=0(root) gid=0(root) groups=0(root)\n", "", "exec", "box", "id")
 	r := in.capsem(strings.Repeat("line\n", 100000), "exec", "box", "wc -l")
 	if r.stdout != "100000\n" {
@@ -236,7 +236,7 @@ func files(t *testing.T, in *install) {
 	if err := os.WriteFile(filepath.Join(local, "data"), content, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	in.want(1, "", "there is no directory root/in", "cp", filepath.Join(local, "data"), "box:/root/in/data")
+	in.want(1, "", "there is no directory /root/in", "cp", filepath.Join(local, "data"), "box:/root/in/data")
 	in.ok("exec", "box", "mkdir in")
 	in.ok("cp", filepath.Join(local, "data"), "box:/root/in/")
 	in.want(0, "-rwxr-x--- 1500000\n", "", "exec", "box", "stat -c '%A %s' in/data")
