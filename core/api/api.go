@@ -36,6 +36,8 @@
 //	POST   /fork/{id}                     ForkRequest -> Image
 //	GET    /images                        ImagesReply
 //	GET    /images/{name}                 Image
+//	GET    /images/{name}/archive         raw bytes: the image without its memory
+//	POST   /images/{name}/archive         raw bytes in -> Image
 //	DELETE /images/{name}                 Success
 //	GET    /templates                     TemplatesReply
 //	POST   /templates/rebuild             RebuildTemplateRequest -> TemplatesReply

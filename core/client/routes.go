@@ -147,6 +147,20 @@ func (c *Client) Image(ctx context.Context, name string) (api.Image, error) {
 	return call[api.Image](ctx, c, http.MethodGet, escape("images", name), nil)
 }
 
+// ExportImage is an image as one archive; the caller closes it.
+func (c *Client) ExportImage(ctx context.Context, name string) (io.ReadCloser, error) {
+	return c.body(ctx, http.MethodGet, escape("images", name)+"/archive", nil)
+}
+
+// ImportImage makes an image of an archive.
+func (c *Client) ImportImage(ctx context.Context, name string, archive io.Reader) (api.Image, error) {
+	req, err := request(ctx, http.MethodPost, escape("images", name)+"/archive", io.NopCloser(archive))
+	if err != nil {
+		return api.Image{}, err
+	}
+	return answer[api.Image](c, req)
+}
+
 // DeleteImage removes an image.
 func (c *Client) DeleteImage(ctx context.Context, name string) error {
 	_, err := call[api.Success](ctx, c, http.MethodDelete, escape("images", name), nil)

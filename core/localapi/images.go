@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"io"
 	"net/http"
 
 	"capsem/core/api"
@@ -27,4 +28,17 @@ func (s *Server) image(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, api.Success{Success: true}, s.svc.DeleteImage(r.PathValue("name")))
+}
+
+func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) error {
+	return s.svc.ExportImage(r.PathValue("name"), func() io.Writer { //nolint:wrapcheck // a fault, or the answer is broken off
+		w.Header().Set("Content-Type", raw)
+		w.WriteHeader(http.StatusOK)
+		return struct{ io.Writer }{w}
+	})
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
+	reply, err := s.svc.ImportImage(r.PathValue("name"), r.Body)
+	return answer(w, reply, err)
 }

@@ -41,6 +41,8 @@ func (s *Server) imageRoutes() []route {
 		{method: "POST", path: "/fork/{id}", summary: "Make an image of a VM", in: api.ForkRequest{}, out: api.Image{}, run: s.fork},
 		{method: "GET", path: "/images", summary: "Every image", out: api.ImagesReply{}, run: s.images},
 		{method: "GET", path: "/images/{name}", summary: "One image", out: api.Image{}, run: s.image},
+		{method: "GET", path: "/images/{name}/archive", summary: "An image as one archive, without its memory", out: raw, run: s.exportImage},
+		{method: "POST", path: "/images/{name}/archive", summary: "Make an image of an archive", in: raw, out: api.Image{}, run: s.importImage},
 		{method: "DELETE", path: "/images/{name}", summary: "Remove an image", out: api.Success{}, run: s.deleteImage},
 	}
 }

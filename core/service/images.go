@@ -3,8 +3,10 @@ package service
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"capsem/core/api"
@@ -38,7 +40,7 @@ func (s *Service) Fork(ctx context.Context, id string, req api.ForkRequest) (api
 	w := v.view()
 	img, err := s.forkInto(ctx, w, dir, req)
 	if err != nil {
-		return none, errors.Join(err, image.Abandon(dir))
+		return none, noRoom(errors.Join(err, image.Abandon(dir)), "no space left for image %s", req.Image)
 	}
 	s.log.Info("forked", "vm", w.spec.ID, "image", img.Name, "memory", img.HasMemory())
 	return describeImage(img), nil
@@ -103,6 +105,36 @@ func (s *Service) Image(name string) (api.Image, error) {
 // DeleteImage removes an image. VMs of it have all they need.
 func (s *Service) DeleteImage(name string) error {
 	return image.Delete(s.opts.Home, name) //nolint:wrapcheck // a fault
+}
+
+// ExportImage writes an image as one archive. begin is called once it is known that there is one.
+func (s *Service) ExportImage(name string, begin func() io.Writer) error {
+	i, err := image.Find(s.opts.Home, name)
+	if err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	return i.Export(begin()) //nolint:wrapcheck // says what it did
+}
+
+// ImportImage makes an image of an archive.
+func (s *Service) ImportImage(name string, archive io.Reader) (api.Image, error) {
+	if err := checkSpace(s.opts.Home.Run()); err != nil {
+		return api.Image{}, err
+	}
+	i, err := image.Import(s.opts.Home, name, archive)
+	if err != nil {
+		return api.Image{}, noRoom(err, "no space left for image %s", name)
+	}
+	s.log.Info("imported", "image", name)
+	return describeImage(i), nil
+}
+
+// noRoom says that an error is a full disk, if it is one.
+func noRoom(err error, format string, args ...any) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.Wrap(err, fault.NoSpace, format, args...).WithHint("free some space on that disk")
+	}
+	return err
 }
 
 func describeImage(i *image.Image) api.Image {

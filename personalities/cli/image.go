@@ -2,7 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -10,6 +13,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/client"
+	"capsem/core/fault"
 )
 
 func (s *session) forkCommand() *cli.Command {
@@ -48,7 +52,7 @@ func (s *session) fork(ctx context.Context, c *cli.Context) error {
 
 func (s *session) imageCommand() *cli.Command {
 	return &cli.Command{
-		Name: "image", Aliases: []string{"images"}, Category: groupImages, Usage: "list, delete images", UsageText: "image list|inspect|delete",
+		Name: "image", Aliases: []string{"images"}, Category: groupImages, Usage: "list, delete images", UsageText: "image list|inspect|delete|export|import",
 		Description: "Images are what VMs were forked into. They need no other image and no VM.",
 		Subcommands: []*cli.Command{
 			{
@@ -58,6 +62,17 @@ func (s *session) imageCommand() *cli.Command {
 			{
 				Name: "inspect", Usage: "all about one", UsageText: "image inspect [--json] IMAGE", Flags: []cli.Flag{jsonFlag()},
 				Description: "Says what an image is and where it came from.", Action: action(s.imageInspect),
+			},
+			{
+				Name: "export", Usage: "write one to a file", UsageText: "image export IMAGE [FILE|-]",
+				Description: "Writes an image, without the memory of what ran, as one archive to FILE (IMAGE.capsem.tar.zst if none is given), or to\n" +
+					"standard output.",
+				Action: action(s.imageExport),
+			},
+			{
+				Name: "import", Usage: "make one of a file", UsageText: "image import IMAGE FILE|-",
+				Description: "Makes an image of an archive that image export wrote. One that is cut or changed is refused whole.",
+				Action:      action(s.imageImport),
 			},
 			{
 				Name: "delete", Aliases: []string{"rm"}, Usage: "remove images", UsageText: "image delete IMAGE...",
@@ -132,4 +147,77 @@ func (s *session) imageInspect(ctx context.Context, c *cli.Context) error {
 		{"created", clean(i.CreatedAt)},
 		{"variables", clean(strings.Join(i.Env, " "))},
 	}))
+}
+
+func (s *session) imageExport(ctx context.Context, c *cli.Context) error {
+	args, err := words(c, 1, 2)
+	if err != nil {
+		return err
+	}
+	path := args[0] + ".capsem.tar.zst"
+	if len(args) == 2 {
+		path = args[1]
+	}
+	if path == "-" && isTerminal(s.env.Stdout) {
+		return fault.New(fault.Invalid, "an archive is nothing for a terminal").WithHint("name a file, or use > FILE")
+	}
+	svc, err := s.service(ctx)
+	if err != nil {
+		return err
+	}
+	archive, err := svc.ExportImage(ctx, args[0])
+	if err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	defer archive.Close()
+	if path == "-" {
+		_, err := io.Copy(s.env.Stdout, archive)
+		return err //nolint:wrapcheck // names the file
+	}
+	done := s.step("exporting image " + args[0])
+	defer done()
+	return saveArchive(archive, path)
+}
+
+// saveArchive writes a new file, or none.
+func saveArchive(archive io.Reader, path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fault.New(fault.Conflict, "%s is there already", path).WithHint("name another file, or remove it")
+	}
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	_, err = io.Copy(f, archive)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+func (s *session) imageImport(ctx context.Context, c *cli.Context) error {
+	args, err := words(c, 2, 2)
+	if err != nil {
+		return err
+	}
+	from := s.env.Stdin
+	if args[1] != "-" {
+		f, err := os.Open(args[1])
+		if err != nil {
+			return fault.Wrap(err, fault.NotFound, "%s", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	svc, err := s.service(ctx)
+	if err != nil {
+		return err
+	}
+	done := s.step("importing image " + args[0])
+	reply, err := svc.ImportImage(ctx, args[0], from)
+	done()
+	if err != nil {
+		return err //nolint:wrapcheck // a fault
+	}
+	return s.print(reply.Name + "\n")
 }

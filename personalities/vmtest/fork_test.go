@@ -81,6 +81,13 @@ func imageFaults(t *testing.T, in *install) {
 	if vm := in.info("other"); len(vm.Notes) != 1 || !strings.Contains(vm.Notes[0], "damaged") || vm.Status != lifecycle.Running {
 		t.Errorf("damaged memory: %+v", vm)
 	}
+	archive := filepath.Join(t.TempDir(), "archive")
+	in.ok("image", "export", "still", archive)
+	in.want(1, "", "is there already", "image", "export", "still", archive)
+	in.ok("image", "import", "moved", archive)
+	in.want(0, "of one\n", "", "run", "--image", "moved", "cat /root/file")
+	flip(t, archive, 3_000_000)
+	in.want(1, "", "no image that capsem exported", "image", "import", "bad", archive)
 	flip(t, filepath.Join(in.home.Images(), "still", "system.qcow2"), 100_000)
 	in.want(1, "", "image still is damaged", "create", "--image", "still")
 	if text := in.ok("list", "-q"); strings.Contains(text, "tmp") {

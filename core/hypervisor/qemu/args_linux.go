@@ -130,6 +130,9 @@ func (c *command) disk(i int, d hypervisor.Disk) error {
 		return err
 	}
 	format := map[string]any{"driver": string(d.Format), "file": file, "node-name": node, "read-only": d.ReadOnly}
+	if d.Format == hypervisor.QCOW2 {
+		format["backing"] = nil // whatever its header says
+	}
 	if !d.ReadOnly {
 		format["discard"], format["detect-zeroes"] = "unmap", "unmap"
 	}

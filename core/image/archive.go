@@ -1,0 +1,305 @@
+package image
+
+import (
+	"archive/tar"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/zeebo/blake3"
+
+	"capsem/core/fault"
+	"capsem/core/paths"
+)
+
+// An archive is a tar file, packed by zstd: image.json, system.qcow2, what is in workspace/, and at the end sums.json, which has the
+// BLAKE3 of every file before it. The memory of an image stays where it was made: it fits no other machine, and a hypervisor should
+// not read what a stranger wrote.
+const sumsFile = "sums.json"
+
+const (
+	// maxEntries bounds the files of an archive, maxSums the list of their hashes, in bytes, maxWindow what unpacking may take.
+	maxEntries = 1 << 20
+	maxSums    = 256 << 20
+	maxWindow  = 64 << 20
+)
+
+// Export writes an image as one archive.
+func (i *Image) Export(w io.Writer) error {
+	z, err := zstd.NewWriter(w)
+	if err != nil {
+		return fmt.Errorf("export image: %w", err)
+	}
+	a := &packer{tar: tar.NewWriter(z), sums: map[string]string{}}
+	err = a.pack(i)
+	if err := errors.Join(err, a.tar.Close(), z.Close()); err != nil {
+		return fmt.Errorf("export image: %w", err)
+	}
+	return nil
+}
+
+type packer struct {
+	tar  *tar.Writer
+	sums map[string]string
+}
+
+func (a *packer) pack(i *Image) error {
+	for _, name := range []string{manifestFile, diskFile} {
+		if err := a.file(filepath.Join(i.Dir, name), name); err != nil {
+			return err
+		}
+	}
+	if a.sums[diskFile] != i.DiskBLAKE3 {
+		return fault.New(fault.Internal, "image %s is damaged: the content of its disk has changed", i.Name)
+	}
+	top := filepath.Join(i.Dir, workspace)
+	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && p == top {
+			return fs.SkipAll
+		}
+		if err != nil || p == top {
+			return err
+		}
+		return a.entry(p, path.Join(workspace, filepath.ToSlash(strings.TrimPrefix(p, top))), d)
+	})
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(a.sums)
+	if err == nil {
+		err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: sumsFile, Mode: 0o600, Size: int64(len(text))})
+	}
+	if err == nil {
+		_, err = a.tar.Write(text)
+	}
+	return err //nolint:wrapcheck // by the caller
+}
+
+func (a *packer) entry(p, name string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	switch info.Mode().Type() {
+	case 0:
+		return a.file(p, name)
+	case fs.ModeDir:
+		return a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: int64(info.Mode().Perm())}) //nolint:wrapcheck // by the caller
+	case fs.ModeSymlink:
+		target, err := os.Readlink(p)
+		if err == nil {
+			a.sums[name] = "-> " + target
+			err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777})
+		}
+		return err //nolint:wrapcheck // by the caller
+	}
+	return nil // sockets and the like live only as long as who made them
+}
+
+func (a *packer) file(p, name string) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil {
+		err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(info.Mode().Perm()), Size: info.Size()})
+	}
+	h := blake3.New()
+	if err == nil {
+		_, err = io.Copy(io.MultiWriter(a.tar, h), f)
+	}
+	a.sums[name] = hex.EncodeToString(h.Sum(nil))
+	return err //nolint:wrapcheck // by the caller
+}
+
+// Import makes an image of an archive under a name. One that is cut, changed or makes no sense is refused whole.
+func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
+	dir, err := Begin(home, name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := unpack(dir, r)
+	if err == nil {
+		err = checkDisk(filepath.Join(dir, diskFile))
+	}
+	if err == nil {
+		if _, missing := os.Stat(home.AssetVersion(m.AssetVersion)); missing != nil || m.AssetVersion == "" || strings.Contains(m.AssetVersion, "/") {
+			err = fault.New(fault.Unavailable, "the image needs guest image %.20q, which is not here", m.AssetVersion).WithHint("make the same one: capsem assets build with the same recipe and lock")
+		}
+	}
+	var i *Image
+	if err == nil {
+		m.Name = name
+		i, err = Finish(dir, m)
+	}
+	if err != nil {
+		return nil, errors.Join(err, Abandon(dir))
+	}
+	return i, nil
+}
+
+// errArchive says what is wrong with an archive.
+func errArchive(format string, args ...any) error {
+	return fault.New(fault.Invalid, "this is no image that capsem exported: "+format, args...)
+}
+
+func unpack(dir string, r io.Reader) (Manifest, error) {
+	var m Manifest
+	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return m, errArchive("%v", err)
+	}
+	defer z.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return m, fmt.Errorf("import image: %w", err)
+	}
+	defer root.Close()
+	u := &unpacker{root: root, tar: tar.NewReader(z), sums: map[string]string{}}
+	want, err := u.all()
+	if err != nil {
+		return m, err
+	}
+	if len(want) != len(u.sums) {
+		return m, errArchive("files are missing or too many")
+	}
+	for name, sum := range want {
+		if u.sums[name] != sum {
+			return m, errArchive("%.80q is damaged", name)
+		}
+	}
+	text, err := root.ReadFile(manifestFile)
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	if err != nil || m.CPUs < 1 || m.MemoryMB < 1 || m.DiskMB < 1 {
+		return m, errArchive("its description makes no sense")
+	}
+	return m, nil
+}
+
+type unpacker struct {
+	root *os.Root
+	tar  *tar.Reader
+	sums map[string]string
+}
+
+// all unpacks until the list of hashes, which is the last entry.
+func (u *unpacker) all() (map[string]string, error) {
+	for range maxEntries {
+		h, err := u.tar.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, errArchive("it ends too early")
+		}
+		if err != nil {
+			return nil, errArchive("%v", err)
+		}
+		if h.Name == sumsFile {
+			var want map[string]string
+			if err := json.NewDecoder(io.LimitReader(u.tar, maxSums)).Decode(&want); err != nil {
+				return nil, errArchive("its hashes cannot be read")
+			}
+			return want, nil
+		}
+		if err := u.one(h); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errArchive("it has too many files")
+}
+
+// one unpacks one entry, confined to the image's directory.
+func (u *unpacker) one(h *tar.Header) error {
+	name := path.Clean(h.Name)
+	inside := strings.HasPrefix(name, workspace+"/") && filepath.IsLocal(name)
+	switch {
+	case h.Typeflag == tar.TypeReg && (name == manifestFile || name == diskFile || inside):
+		return u.file(name, h)
+	case h.Typeflag == tar.TypeDir && inside:
+		return u.done(u.root.MkdirAll(name, fs.FileMode(h.Mode).Perm()|0o700)) //nolint:gosec // only the permissions are taken
+	case h.Typeflag == tar.TypeSymlink && inside:
+		u.sums[name] = "-> " + h.Linkname
+		return u.done(errors.Join(u.root.MkdirAll(path.Dir(name), 0o700), u.root.Symlink(h.Linkname, name)))
+	}
+	return errArchive("%.80q does not belong in it", h.Name)
+}
+
+func (u *unpacker) file(name string, h *tar.Header) error {
+	if err := u.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+		return u.done(err)
+	}
+	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(h.Mode).Perm()|0o600) //nolint:gosec // only the permissions are taken
+	if err != nil {
+		return u.done(err)
+	}
+	defer f.Close()
+	sum := blake3.New()
+	if _, err := io.Copy(io.MultiWriter(f, sum), u.tar); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, zstd.ErrMagicMismatch) {
+			return errArchive("it is cut or damaged")
+		}
+		return u.done(err)
+	}
+	u.sums[name] = hex.EncodeToString(sum.Sum(nil))
+	return u.done(f.Close())
+}
+
+func (u *unpacker) done(err error) error {
+	if err != nil {
+		return fmt.Errorf("import image: %w", err)
+	}
+	return nil
+}
+
+// qcow2 header fields: https://www.qemu.org/docs/master/interop/qcow2.html
+const (
+	qcow2Magic     = 0x514649fb
+	qcow2External  = 1 << 2 // incompatible feature: the data is in another file
+	qcow2Corrupt   = 1 << 1
+	qcow2HeaderLen = 104
+)
+
+// checkDisk refuses a disk that would have QEMU open other files: a stranger made it.
+func checkDisk(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return errArchive("it has no disk")
+	}
+	defer f.Close()
+	head := make([]byte, qcow2HeaderLen)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return errArchive("its disk is none")
+	}
+	be := func(at, n int) (v uint64) {
+		for _, b := range head[at : at+n] {
+			v = v<<8 | uint64(b)
+		}
+		return v
+	}
+	features := be(72, 8)
+	switch {
+	case be(0, 4) != qcow2Magic || be(4, 4) != 3:
+		return errArchive("its disk is no qcow2 of version 3")
+	case be(8, 8) != 0 || features&qcow2External != 0:
+		return errArchive("its disk refers to another file")
+	case features&qcow2Corrupt != 0 || be(32, 4) != 0:
+		return errArchive("its disk is corrupt or encrypted")
+	}
+	return nil
+}
+
+// ExportName is what an exported image is called by default.
+func (i *Image) ExportName() string {
+	return fmt.Sprintf("%s-%s.capsem.tar.zst", i.Name, time.Unix(0, i.CreatedNS).UTC().Format("20060102"))
+}
