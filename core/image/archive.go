@@ -245,14 +245,29 @@ func (u *unpacker) file(name string, h *tar.Header) error {
 	}
 	defer f.Close()
 	sum := blake3.New()
-	if _, err := io.Copy(io.MultiWriter(f, sum), u.tar); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, zstd.ErrMagicMismatch) {
-			return errArchive("it is cut or damaged")
+	from := &source{r: u.tar}
+	if _, err := io.Copy(io.MultiWriter(f, sum), from); err != nil {
+		if from.err != nil {
+			return errArchive("it is cut or damaged (%v)", from.err)
 		}
 		return u.done(err)
 	}
 	u.sums[name] = hex.EncodeToString(sum.Sum(nil))
 	return u.done(f.Close())
+}
+
+// source tells what is wrong with an archive from what is wrong with the disk it is unpacked to.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err //nolint:wrapcheck // a reader
 }
 
 func (u *unpacker) done(err error) error {
