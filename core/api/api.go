@@ -34,6 +34,10 @@
 //	POST   /run                           RunRequest -> ExecReply
 //	GET    /service-logs                  text, last 100 KiB
 //	POST   /fork/{id}                     ForkRequest -> Image
+//	POST   /checkpoints/{id}              CheckpointRequest -> Checkpoint
+//	GET    /checkpoints/{id}              CheckpointsReply
+//	DELETE /checkpoints/{id}/{name}       Success
+//	POST   /rewind/{id}                   RewindRequest -> ProvisionReply
 //	GET    /images                        ImagesReply
 //	GET    /images/{name}                 Image
 //	GET    /images/{name}/archive         raw bytes: the image without its memory
@@ -69,6 +73,32 @@ const (
 type ForkRequest struct {
 	Image       string `json:"image"`
 	Description string `json:"description,omitempty"`
+}
+
+// CheckpointRequest names the state of a VM that is kept.
+type CheckpointRequest struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+}
+
+// RewindRequest names the checkpoint that a VM is put back to.
+type RewindRequest struct {
+	Name string `json:"name"`
+}
+
+// CheckpointsReply lists the checkpoints of a VM in the order of their names.
+type CheckpointsReply struct {
+	Checkpoints []Checkpoint `json:"checkpoints"`
+}
+
+// Checkpoint is a state of a VM that it can be put back to.
+type Checkpoint struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	CreatedAt   string `json:"created_at"`
+	// Memory says that what ran goes on; without it the VM boots.
+	Memory    bool  `json:"memory"`
+	SizeBytes int64 `json:"size_bytes"`
 }
 
 // ImagesReply lists the images in the order of their names.

@@ -137,6 +137,27 @@ func (c *Client) Fork(ctx context.Context, id string, req api.ForkRequest) (api.
 	return call[api.Image](ctx, c, http.MethodPost, escape("fork", id), req)
 }
 
+// Checkpoint keeps the whole state of a VM.
+func (c *Client) Checkpoint(ctx context.Context, id string, req api.CheckpointRequest) (api.Checkpoint, error) {
+	return call[api.Checkpoint](ctx, c, http.MethodPost, escape("checkpoints", id), req)
+}
+
+// Checkpoints lists the checkpoints of a VM.
+func (c *Client) Checkpoints(ctx context.Context, id string) (api.CheckpointsReply, error) {
+	return call[api.CheckpointsReply](ctx, c, http.MethodGet, escape("checkpoints", id), nil)
+}
+
+// DeleteCheckpoint removes a checkpoint of a VM.
+func (c *Client) DeleteCheckpoint(ctx context.Context, id, name string) error {
+	_, err := call[api.Success](ctx, c, http.MethodDelete, escape("checkpoints", id, name), nil)
+	return err
+}
+
+// Rewind puts a VM back to a checkpoint.
+func (c *Client) Rewind(ctx context.Context, id, name string) (api.ProvisionReply, error) {
+	return call[api.ProvisionReply](ctx, c, http.MethodPost, escape("rewind", id), api.RewindRequest{Name: name})
+}
+
 // Images lists the images.
 func (c *Client) Images(ctx context.Context) (api.ImagesReply, error) {
 	return call[api.ImagesReply](ctx, c, http.MethodGet, "/images", nil)

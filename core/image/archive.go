@@ -125,7 +125,7 @@ func (a *packer) file(p, name string) error {
 
 // Import makes an image of an archive under a name. One that is cut, changed or makes no sense is refused whole.
 func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
-	dir, err := Begin(home, name)
+	dir, err := Images(home).Begin(name)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func qcow2(change func(b []byte)) []byte {
 // exported is an image with a real disk header, as an archive.
 func exported(t *testing.T, home paths.Home, disk []byte) []byte {
 	t.Helper()
-	dir, err := Begin(home, "base")
+	dir, err := Images(home).Begin("base")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestAnArchiveThatWasChangedIsRefusedWhole(t *testing.T) {
 			if i.DiskBLAKE3 == "" {
 				t.Errorf("a byte changed at %d: %+v", at, i)
 			}
-			if err := Delete(home, "x"); err != nil { // padding of tar, or the header of zstd: nothing of the image has changed
+			if err := Images(home).Delete("x"); err != nil { // padding of tar, or the header of zstd: nothing of the image has changed
 				t.Fatal(err)
 			}
 		}

@@ -6,7 +6,7 @@
 //	suspended/     the memory of a VM that ran (core/checkpoint); an extra, without which a VM of the image boots
 //
 // An image needs nothing but its asset version, so deleting the VM or the image it came from never breaks it. Directories appear
-// complete, by a rename.
+// complete, by a rename. The checkpoints of a VM are kept in the same way, in its own directory: checkpoints/<name>.
 package image
 
 import (
@@ -67,19 +67,38 @@ type Image struct {
 	Manifest
 }
 
+// Shelf is a directory of images.
+type Shelf struct {
+	Dir string
+	// word is what people call what is kept there, list the command that lists it.
+	word, list string
+}
+
+// Images is where an installation has its images.
+func Images(home paths.Home) Shelf { return Shelf{home.Images(), "image", "capsem image list"} }
+
+// Checkpoints is where a VM has its checkpoints.
+func Checkpoints(vm paths.VM, id string) Shelf {
+	return Shelf{vm.Checkpoints(), "checkpoint", "capsem checkpoint --list " + id}
+}
+
 // HasMemory reports whether VMs of the image go on with what ran.
 func (i *Image) HasMemory() bool { return checkpoint.Exists(i.Dir) }
 
 // Find returns an image by its name; fault.NotFound when there is none.
-func Find(home paths.Home, name string) (*Image, error) {
+func (s Shelf) Find(name string) (*Image, error) {
 	if err := api.CheckName(name); err != nil {
-		return nil, fault.New(fault.Invalid, "%.80q is not a name of an image", name).WithHint("see capsem image list")
+		return nil, fault.New(fault.Invalid, "%.80q cannot be a name here", name).WithHint("see %s", s.list)
 	}
-	i, err := load(filepath.Join(home.Images(), name))
+	i, err := load(filepath.Join(s.Dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.New(fault.NotFound, "there is no image %q", name).WithHint("see capsem image list")
+		return nil, s.none(name)
 	}
 	return i, err
+}
+
+func (s Shelf) none(name string) error {
+	return fault.New(fault.NotFound, "there is no %s %q", s.word, name).WithHint("see %s", s.list)
 }
 
 func load(dir string) (*Image, error) {
@@ -100,8 +119,8 @@ func load(dir string) (*Image, error) {
 }
 
 // List returns the images in the order of their names. Those that cannot be read are left out.
-func List(home paths.Home) ([]*Image, error) {
-	entries, err := os.ReadDir(home.Images())
+func (s Shelf) List() ([]*Image, error) {
+	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -113,7 +132,7 @@ func List(home paths.Home) ([]*Image, error) {
 		if api.CheckName(e.Name()) != nil {
 			continue
 		}
-		if i, err := load(filepath.Join(home.Images(), e.Name())); err == nil {
+		if i, err := load(filepath.Join(s.Dir, e.Name())); err == nil {
 			all = append(all, i)
 		}
 	}
@@ -122,13 +141,13 @@ func List(home paths.Home) ([]*Image, error) {
 }
 
 // Delete removes an image. VMs of it have all they need.
-func Delete(home paths.Home, name string) error {
+func (s Shelf) Delete(name string) error {
 	if err := api.CheckName(name); err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
-	dir := filepath.Join(home.Images(), name)
+	dir := filepath.Join(s.Dir, name)
 	if _, err := os.Lstat(dir); err != nil {
-		return fault.New(fault.NotFound, "there is no image %q", name).WithHint("see capsem image list")
+		return s.none(name)
 	}
 	gone := dir + goneSuffix
 	if err := errors.Join(os.RemoveAll(gone), os.Rename(dir, gone)); err != nil { // nobody's from here on, also when this is cut short
@@ -138,8 +157,8 @@ func Delete(home paths.Home, name string) error {
 }
 
 // Sweep removes what was left half-made or half-removed. Nobody may be making an image meanwhile.
-func Sweep(home paths.Home) error {
-	entries, err := os.ReadDir(home.Images())
+func (s Shelf) Sweep() error {
+	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -148,26 +167,29 @@ func Sweep(home paths.Home) error {
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), newSuffix) || strings.HasSuffix(e.Name(), goneSuffix) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(home.Images(), e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, e.Name())))
 		}
 	}
 	return err
 }
 
 // Begin makes the directory in which an image is made; a name that is taken is fault.Conflict.
-func Begin(home paths.Home, name string) (dir string, err error) {
+func (s Shelf) Begin(name string) (dir string, err error) {
 	if err := api.CheckName(name); err != nil {
-		return "", fault.New(fault.Invalid, "%.80q cannot be a name of an image", name).WithHint("use 1-64 letters, digits, - or _, beginning with a letter or digit")
+		return "", fault.New(fault.Invalid, "%.80q cannot be a name here", name).WithHint("use 1-64 letters, digits, - or _, beginning with a letter or digit")
 	}
-	final := filepath.Join(home.Images(), name)
+	final := filepath.Join(s.Dir, name)
 	if _, err := os.Lstat(final); err == nil {
-		return "", fault.New(fault.Conflict, "there is an image %q already", name).WithHint("choose another name, or capsem image delete %s", name)
+		return "", fault.New(fault.Conflict, "%s %q is there already", s.word, name).WithHint("choose another name, or delete that one; see %s", s.list)
 	}
-	if err := os.MkdirAll(home.Images(), 0o700); err != nil {
-		return "", fmt.Errorf("make image: %w", err)
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return "", fmt.Errorf("make %s: %w", s.word, err)
 	}
 	if err := os.Mkdir(final+newSuffix, 0o700); err != nil {
-		return "", fault.Wrap(err, fault.Conflict, "an image %q is being made", name)
+		if !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("make %s: %w", s.word, err)
+		}
+		return "", fault.Wrap(err, fault.Conflict, "%s %q is being made", s.word, name)
 	}
 	return final + newSuffix, nil
 }
@@ -247,9 +269,14 @@ func copyAll(from, to string) error {
 		err = checkpoint.Copy(from, to)
 	}
 	if err == nil {
-		err = copyTree(filepath.Join(from, workspace), filepath.Join(to, workspace))
+		err = CopyWorkspace(from, to)
 	}
 	return err
+}
+
+// CopyWorkspace copies the workspace of one directory of a VM or image to another.
+func CopyWorkspace(from, to string) error {
+	return copyTree(filepath.Join(from, workspace), filepath.Join(to, workspace))
 }
 
 // CopyDisk copies a disk that nobody writes to: shared blocks where the file system can, else without its holes.

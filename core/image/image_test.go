@@ -24,7 +24,7 @@ func stopped(t *testing.T) paths.VM {
 
 func made(t *testing.T, home paths.Home, name string) *Image {
 	t.Helper()
-	dir, err := Begin(home, name)
+	dir, err := Images(home).Begin(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +51,13 @@ func TestAnImageIsMadePlacedAndDeleted(t *testing.T) {
 	if errors.Join(err, err2, err3) != nil || string(disk) != "disk" || string(work) != "work" || link != "/etc/passwd" {
 		t.Errorf("%q %q %q, %v", disk, work, link, errors.Join(err, err2, err3))
 	}
-	if err := Delete(home, "base"); err != nil {
+	if err := Images(home).Delete("base"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(home, "base"); !fault.Is(err, fault.NotFound) {
+	if _, err := Images(home).Find("base"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("after its deletion: %v", err)
 	}
-	if err := Delete(home, "base"); !fault.Is(err, fault.NotFound) {
+	if err := Images(home).Delete("base"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("deleted twice: %v", err)
 	}
 }
@@ -66,12 +66,12 @@ func TestNamesAreTakenOnceAndMustBeNames(t *testing.T) {
 	home := paths.Home(t.TempDir())
 	made(t, home, "base")
 	for name, code := range map[string]fault.Code{"base": fault.Conflict, "": fault.Invalid, "../x": fault.Invalid, "a.new": fault.Invalid} {
-		if _, err := Begin(home, name); !fault.Is(err, code) {
+		if _, err := Images(home).Begin(name); !fault.Is(err, code) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	for _, name := range []string{"", "..", "../images/base", "base/"} {
-		if _, err := Find(home, name); !fault.Is(err, fault.Invalid) {
+		if _, err := Images(home).Find(name); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q is found: %v", name, err)
 		}
 	}
@@ -89,10 +89,10 @@ func TestADamagedImageIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(i.Dir, "image.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(home, "base"); !fault.Is(err, fault.Internal) {
+	if _, err := Images(home).Find("base"); !fault.Is(err, fault.Internal) {
 		t.Errorf("a damaged description: %v", err)
 	}
-	if all, err := List(home); err != nil || len(all) != 0 {
+	if all, err := Images(home).List(); err != nil || len(all) != 0 {
 		t.Errorf("listed: %v, %v", all, err)
 	}
 }
@@ -100,10 +100,10 @@ func TestADamagedImageIsRefused(t *testing.T) {
 func TestWhatIsHalfMadeIsSwept(t *testing.T) {
 	home := paths.Home(t.TempDir())
 	made(t, home, "base")
-	if _, err := Begin(home, "half"); err != nil {
+	if _, err := Images(home).Begin("half"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Sweep(home); err != nil {
+	if err := Images(home).Sweep(); err != nil {
 		t.Fatal(err)
 	}
 	if names, err := os.ReadDir(home.Images()); err != nil || len(names) != 1 {

@@ -39,6 +39,13 @@ func (s *Server) table() []route {
 func (s *Server) imageRoutes() []route {
 	return []route{
 		{method: "POST", path: "/fork/{id}", summary: "Make an image of a VM", in: api.ForkRequest{}, out: api.Image{}, run: s.fork},
+		{
+			method: "POST", path: "/checkpoints/{id}", summary: "Keep the whole state of a VM", in: api.CheckpointRequest{}, out: api.Checkpoint{},
+			run: s.checkpoint,
+		},
+		{method: "GET", path: "/checkpoints/{id}", summary: "The checkpoints of a VM", out: api.CheckpointsReply{}, run: s.checkpoints},
+		{method: "DELETE", path: "/checkpoints/{id}/{name}", summary: "Remove a checkpoint", out: api.Success{}, run: s.deleteCheckpoint},
+		{method: "POST", path: "/rewind/{id}", summary: "Put a VM back to a checkpoint", in: api.RewindRequest{}, out: api.ProvisionReply{}, run: s.rewind},
 		{method: "GET", path: "/images", summary: "Every image", out: api.ImagesReply{}, run: s.images},
 		{method: "GET", path: "/images/{name}", summary: "One image", out: api.Image{}, run: s.image},
 		{method: "GET", path: "/images/{name}/archive", summary: "An image as one archive, without its memory", out: raw, run: s.exportImage},

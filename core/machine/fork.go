@@ -21,7 +21,7 @@ const syncTime = 10 * time.Second
 // fork copies the VM's memory and disk, as they are at one moment, into the directory of an image that is being made. The VM stands
 // still meanwhile, and goes on.
 func (w *Worker) fork(ctx context.Context, dir string) error {
-	if filepath.Dir(filepath.Clean(dir)) != w.cfg.Home.Images() {
+	if in := filepath.Dir(filepath.Clean(dir)); in != w.cfg.Home.Images() && in != w.dirNow().Checkpoints() {
 		return fault.New(fault.Invalid, "%.200q is no place for an image", dir)
 	}
 	w.saving.Lock()
@@ -49,6 +49,9 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 				return err //nolint:wrapcheck // says what it did
 			}
 			if err := image.CopyDisk(w.dirNow().SystemDisk(), filepath.Join(dir, filepath.Base(w.dirNow().SystemDisk()))); err != nil {
+				return err //nolint:wrapcheck // says what it did
+			}
+			if err := image.CopyWorkspace(w.dirNow().Dir(), dir); err != nil {
 				return err //nolint:wrapcheck // says what it did
 			}
 			return goOn()

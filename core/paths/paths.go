@@ -123,6 +123,12 @@ func (v VM) Workspace() string { return filepath.Join(string(v), "workspace") }
 // SystemDisk is the qcow2 file under the guest's overlay.
 func (v VM) SystemDisk() string { return filepath.Join(string(v), "system.qcow2") }
 
+// Checkpoints is where the states of the VM are kept that it can be rewound to.
+func (v VM) Checkpoints() string { return filepath.Join(string(v), "checkpoints") }
+
+// Rewind is what the VM is being rewound to: complete, and on its way to where it belongs.
+func (v VM) Rewind() string { return filepath.Join(string(v), "rewind") }
+
 // Status is what the worker last said of the VM, for whoever finds it gone.
 func (v VM) Status() string { return filepath.Join(string(v), "status.json") }
 

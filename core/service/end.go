@@ -9,6 +9,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/fault"
+	"capsem/core/image"
 	"capsem/core/lifecycle"
 	"capsem/core/proto"
 )
@@ -166,7 +167,12 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again, cold bool) error 
 	if w.gone {
 		return notRunning(w)
 	}
-	return s.startAgain(ctx, v, cold)
+	err := s.startAgain(ctx, v, cold)
+	// A worker that the service before started as it was killed may have taken its lock only now.
+	if err != nil && s.adoptStray(ctx, v) == nil && v.view().life != nil {
+		return nil
+	}
+	return err
 }
 
 // startAgain starts the worker of a named VM that is down.
@@ -183,6 +189,11 @@ func (s *Service) startAgain(ctx context.Context, v *vm, cold bool) error {
 	}
 	defer v.update(func() { v.starting = false })
 	w := v.view()
+	if image.Rewinding(w.dir) {
+		if err := s.finishRewind(v); err != nil {
+			return err
+		}
+	}
 	spec := w.spec
 	spec.FormerID, spec.Cold, spec.ForkedMemory = "", cold, false
 	if os.Geteuid() == 0 && spec.UID == 0 { // it was made by another user's service, or its description was lost

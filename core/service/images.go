@@ -30,23 +30,36 @@ func (s *Service) Fork(ctx context.Context, id string, req api.ForkRequest) (api
 		return none, err
 	}
 	defer v.give()
-	if err := checkSpace(s.opts.Home.Run()); err != nil {
-		return none, err
-	}
-	dir, err := image.Begin(s.opts.Home, req.Image)
-	if err != nil {
-		return none, err //nolint:wrapcheck // a fault
-	}
 	w := v.view()
-	img, err := s.forkInto(ctx, w, dir, req)
+	img, err := s.keep(ctx, w, image.Images(s.opts.Home), req.Image, req.Description)
 	if err != nil {
-		return none, noRoom(errors.Join(err, image.Abandon(dir)), "no space left for image %s", req.Image)
+		return none, err
 	}
 	s.log.Info("forked", "vm", w.spec.ID, "image", img.Name, "memory", img.HasMemory())
 	return describeImage(img), nil
 }
 
-func (s *Service) forkInto(ctx context.Context, w view, dir string, req api.ForkRequest) (*image.Image, error) {
+// keep makes an image of a VM on a shelf. The caller has the VM's turn.
+func (s *Service) keep(ctx context.Context, w view, on image.Shelf, name, description string) (*image.Image, error) {
+	if err := checkSpace(s.opts.Home.Run()); err != nil {
+		return nil, err
+	}
+	s.opts.step("begin image")
+	dir, err := on.Begin(name)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a fault
+	}
+	img, err := s.keepIn(ctx, w, dir, image.Manifest{
+		Name: name, Description: description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
+		DiskMB: w.spec.DiskMB, Env: w.spec.Env, From: w.spec.ID, Parent: w.spec.Image,
+	})
+	if err != nil {
+		return nil, noRoom(errors.Join(err, image.Abandon(dir)), "no space left for %s", name)
+	}
+	return img, nil
+}
+
+func (s *Service) keepIn(ctx context.Context, w view, dir string, m image.Manifest) (*image.Image, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), suspendTime)
 	defer cancel()
 	var err error
@@ -56,6 +69,7 @@ func (s *Service) forkInto(ctx context.Context, w view, dir string, req api.Fork
 	case w.life != nil || w.gone:
 		err = notRunning(w)
 	default:
+		s.opts.step("copy VM")
 		err = image.CopyVM(w.dir, dir)
 		if err == nil && w.state != lifecycle.Suspended {
 			err = checkpoint.Discard(dir, true)
@@ -64,10 +78,8 @@ func (s *Service) forkInto(ctx context.Context, w view, dir string, req api.Fork
 	if err != nil {
 		return nil, err
 	}
-	return image.Finish(dir, image.Manifest{ //nolint:wrapcheck // says what it did
-		Name: req.Image, Description: req.Description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
-		DiskMB: w.spec.DiskMB, Env: w.spec.Env, From: w.spec.ID, Parent: w.spec.Image,
-	})
+	s.opts.step("finish image")
+	return image.Finish(dir, m) //nolint:wrapcheck // says what it did
 }
 
 func (s *Service) forkRunning(ctx context.Context, w view, dir string) error {
@@ -82,7 +94,7 @@ func (s *Service) forkRunning(ctx context.Context, w view, dir string) error {
 
 // Images lists the images.
 func (s *Service) Images() (api.ImagesReply, error) {
-	all, err := image.List(s.opts.Home)
+	all, err := image.Images(s.opts.Home).List()
 	if err != nil {
 		return api.ImagesReply{}, err //nolint:wrapcheck // says what it did
 	}
@@ -95,7 +107,7 @@ func (s *Service) Images() (api.ImagesReply, error) {
 
 // Image is one image.
 func (s *Service) Image(name string) (api.Image, error) {
-	i, err := image.Find(s.opts.Home, name)
+	i, err := image.Images(s.opts.Home).Find(name)
 	if err != nil {
 		return api.Image{}, err //nolint:wrapcheck // a fault
 	}
@@ -104,12 +116,12 @@ func (s *Service) Image(name string) (api.Image, error) {
 
 // DeleteImage removes an image. VMs of it have all they need.
 func (s *Service) DeleteImage(name string) error {
-	return image.Delete(s.opts.Home, name) //nolint:wrapcheck // a fault
+	return image.Images(s.opts.Home).Delete(name) //nolint:wrapcheck // a fault
 }
 
 // ExportImage writes an image as one archive. begin is called once it is known that there is one.
 func (s *Service) ExportImage(name string, begin func() io.Writer) error {
-	i, err := image.Find(s.opts.Home, name)
+	i, err := image.Images(s.opts.Home).Find(name)
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
@@ -147,7 +159,7 @@ func describeImage(i *image.Image) api.Image {
 
 // ofImage completes the spec of a VM that is made of an image.
 func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
-	i, err := image.Find(s.opts.Home, req.Image)
+	i, err := image.Images(s.opts.Home).Find(req.Image)
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}

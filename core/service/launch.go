@@ -179,7 +179,7 @@ func (s *Service) prepare(w view) error {
 	if err == nil && w.spec.Image != "" {
 		s.opts.step("copy image")
 		var i *image.Image
-		if i, err = image.Find(s.opts.Home, w.spec.Image); err == nil {
+		if i, err = image.Images(s.opts.Home).Find(w.spec.Image); err == nil {
 			err = i.Place(temp, w.spec.ForkedMemory)
 		}
 	}

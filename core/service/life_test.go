@@ -173,6 +173,28 @@ func run(t *testing.T, s *service.Service, id, command string) {
 	t.Cleanup(func() { _ = conn.Close() })
 }
 
+// say runs a command in a VM and returns what it prints.
+func say(t *testing.T, s *service.Service, id, command string) string {
+	t.Helper()
+	conn, err := s.Stream(t.Context(), id, proto.WorkerRequest{Op: proto.OpExec, Exec: &proto.ExecRequest{Command: command}})
+	if err != nil {
+		t.Fatal(fault.Line(err))
+	}
+	defer conn.Close()
+	var out strings.Builder
+	for frames := proto.NewStreamReader(conn); ; {
+		kind, data, err := frames.Next()
+		switch {
+		case err != nil:
+			t.Fatalf("%s: %v", command, err)
+		case kind == proto.KindStdout:
+			out.Write(data)
+		case kind == proto.KindExit:
+			return out.String()
+		}
+	}
+}
+
 func TestAVMThatCannotStartSaysWhy(t *testing.T) {
 	s, _ := start(t)
 	for fake, want := range map[string]string{

@@ -3,6 +3,7 @@ package service_test
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -128,6 +129,25 @@ func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
 			vm(api.ProvisionRequest{}), func(s *service.Service, id string) { _ = s.Delete(t.Context(), id) },
 			[]string{"", "tmp=Running"},
 		},
+		"fork": {
+			vm(api.ProvisionRequest{Name: "vm"}), func(s *service.Service, id string) { _, _ = s.Fork(t.Context(), id, api.ForkRequest{Image: "image"}) },
+			[]string{"vm=Running"},
+		},
+		"create of an image": {
+			func(s *service.Service) string {
+				id := create(t, s, api.ProvisionRequest{})
+				_, _ = s.Fork(t.Context(), id, api.ForkRequest{Image: "image"})
+				_ = s.Delete(t.Context(), id)
+				return ""
+			}, func(s *service.Service, _ string) {
+				_, _ = s.Provision(t.Context(), api.ProvisionRequest{Name: "new", Image: "image"})
+			},
+			[]string{"", "new=Stopped", "new=Booting", "new=Running", "new=Defunct"},
+		},
+		"suspend": {
+			vm(api.ProvisionRequest{Name: "vm"}), func(s *service.Service, id string) { _, _ = s.Suspend(t.Context(), id) },
+			[]string{"vm=Running", "vm=Suspended"},
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -146,12 +166,61 @@ func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
 				tidy(t, s, home, place)
 				stop()
 				if at == "" {
-					if n < 3 {
+					if n < 3 && what != "suspend" { // which is the worker's
 						t.Errorf("only %d steps", n-1)
 					}
 					break
 				}
 			}
 		})
+	}
+}
+
+func TestPowerLostAtAnyStepOfARewindLeavesTheOldOrTheNew(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		for n := 1; ; n++ {
+			home := servicetest.Home(t)
+			at := cut(t, home, n, func(s *service.Service) string {
+				id := create(t, s, api.ProvisionRequest{Name: "vm"})
+				say(t, s, id, "disk good")
+				say(t, s, id, "memory fresh")
+				if _, err := s.Checkpoint(t.Context(), id, api.CheckpointRequest{Name: "point"}); err != nil {
+					t.Fatal(err)
+				}
+				say(t, s, id, "disk bad")
+				say(t, s, id, "memory stale")
+				if down {
+					if _, err := s.Suspend(t.Context(), id); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return id
+			}, func(s *service.Service, id string) { _, _ = s.Rewind(t.Context(), id, "point") })
+			s, stop := servicetest.Start(t, servicetest.Options(t, home))
+			place := "step " + strconv.Itoa(n) + " (" + at + ")"
+			tidy(t, s, home, place)
+			if _, err := s.Resume(t.Context(), "vm", false); err != nil {
+				t.Fatalf("%s: %v", place, err)
+			}
+			got := say(t, s, "vm", "what")
+			if got != "good|fresh\n" && (got != "bad|stale\n" || at == "") {
+				// A VM that was killed for the rewind, and then not rewound, has its disk.
+				if got != "bad|\n" || at != "commit rewind" {
+					t.Errorf("%s: the VM holds %q", place, got)
+				}
+			}
+			for _, left := range []string{"rewind", "rewind.new"} {
+				if _, err := os.Stat(filepath.Join(home.Persistent("vm").Dir(), left)); err == nil {
+					t.Errorf("%s: left %s", place, left)
+				}
+			}
+			stop()
+			if at == "" {
+				if n < 5 {
+					t.Errorf("only %d steps", n-1)
+				}
+				break
+			}
+		}
 	}
 }

@@ -88,7 +88,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	if err := s.templates.sweep(); err != nil {
 		s.log.Warn("cannot sweep templates", "error", err)
 	}
-	if err := image.Sweep(opts.Home); err != nil {
+	if err := image.Images(opts.Home).Sweep(); err != nil {
 		s.log.Warn("cannot sweep images", "error", err)
 	}
 	if err := s.takeOver(ctx); err != nil {

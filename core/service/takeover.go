@@ -47,6 +47,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	if err := s.takeOverWorkers(ctx); err != nil {
 		return err
 	}
+	s.settleCheckpoints()
 	s.settleUnnamed(ctx)
 	return nil
 }

@@ -8,7 +8,7 @@ func (s *session) commands() []*cli.Command {
 		s.runCommand(), s.shellCommand(), s.createCommand(), s.execCommand(), s.listCommand(), s.infoCommand(),
 		s.resumeCommand(), s.suspendCommand(), s.attachCommand(), s.stopCommand(), s.restartCommand(), s.persistCommand(), s.deleteCommand(), s.purgeCommand(),
 		s.logsCommand(), s.cpCommand(), s.jobsCommand(), s.forwardCommand(),
-		s.forkCommand(), s.imageCommand(),
+		s.forkCommand(), s.imageCommand(), s.checkpointCommand(), s.rewindCommand(),
 		s.assetsCommand(), s.templatesCommand(),
 		s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 		s.helpCommand(), s.completionsCommand(), s.completeCommand(),

@@ -106,14 +106,14 @@ func (s *session) imageList(ctx context.Context, c *cli.Context) error {
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "IMAGE\tFROM\tMEMORY\tSIZE\tCREATED\tDESCRIPTION")
 	for _, i := range reply.Images {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(i.Name), clean(i.From), memoryText(i), byteSize(i.SizeBytes), clean(i.CreatedAt), clean(i.Description))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(i.Name), clean(i.From), memoryText(i.Memory), byteSize(i.SizeBytes), clean(i.CreatedAt), clean(i.Description))
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	return s.print(b.String())
 }
 
-func memoryText(i api.Image) string {
-	if i.Memory {
+func memoryText(memory bool) string {
+	if memory {
 		return "goes on"
 	}
 	return "boots"
@@ -140,7 +140,7 @@ func (s *session) imageInspect(ctx context.Context, c *cli.Context) error {
 		{"description", clean(i.Description)},
 		{"from VM", clean(i.From)},
 		{"parent image", clean(i.Parent)},
-		{"memory", memoryText(i)},
+		{"memory", memoryText(i.Memory)},
 		{"size", fmt.Sprintf("%s RAM, %d CPUs, %s disk", gigabytes(i.RAMMB), i.CPUs, gigabytes(i.DiskMB))},
 		{"on disk", byteSize(i.SizeBytes)},
 		{"guest image", clean(i.Version)},

@@ -90,10 +90,14 @@ func (w *worker) exec(conn net.Conn, req proto.WorkerRequest) {
 	_ = proto.WriteStreamFrame(conn, proto.KindExit, encode(exit))
 }
 
-// run1 knows: echo TEXT, err TEXT, exit N, cat, hang, spam BYTES, die, poweroff, crash (hypervisor), fail (error frame).
+// run1 knows: disk TEXT, memory TEXT, what (see remember), echo TEXT, err TEXT, exit N, cat, hang, spam BYTES, die, poweroff, crash (hypervisor), fail (error frame).
 func (w *worker) run1(conn net.Conn, text string, stdin io.Reader, gone, cancel <-chan struct{}) proto.ExitStatus {
 	word, rest, _ := strings.Cut(text, " ")
 	n, _ := strconv.Atoi(rest)
+	if out, ok := w.remember(word, rest); ok {
+		_ = proto.WriteStreamFrame(conn, proto.KindStdout, []byte(out))
+		return proto.ExitStatus{DurationUS: 5}
+	}
 	switch word {
 	case "echo":
 		_ = proto.WriteStreamFrame(conn, proto.KindStdout, []byte(rest+"\n"))

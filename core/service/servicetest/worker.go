@@ -68,6 +68,7 @@ type worker struct {
 	status  proto.WorkerStatus
 	changed chan struct{}
 	jobs    []*job
+	memory  string
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -95,6 +96,9 @@ func (w *worker) run(ctx context.Context) error {
 	w.status = proto.WorkerStatus{
 		ID: w.spec.ID, Name: w.spec.Name, PID: os.Getpid(), State: lifecycle.Booting, StartedNS: time.Now().UnixNano(), Step: "pretending",
 		Accelerator: "fake", Carrier: "fake",
+	}
+	if err := w.powerOn(); err != nil {
+		return err
 	}
 	w.set(lifecycle.Booting, "")
 	go w.boot()
@@ -172,7 +176,11 @@ func (w *worker) serve(conn net.Conn) {
 		if w.stream(conn, req) {
 			return
 		}
-		if proto.WriteFrame(conn, w.answer(req)) != nil {
+		reply := w.answer(req)
+		if req.Op == proto.OpSuspend && reply.Error == nil {
+			w.suspended()
+		}
+		if proto.WriteFrame(conn, reply) != nil {
 			return
 		}
 		if req.Op == proto.OpKill || req.Op == proto.OpStop {
@@ -206,6 +214,10 @@ func (w *worker) answer(req proto.WorkerRequest) proto.WorkerReply {
 		return proto.WorkerReply{Status: &st}
 	case proto.OpRelocate:
 		return w.relocate(req)
+	case proto.OpFork:
+		return w.fork(req.Dir)
+	case proto.OpSuspend:
+		return w.suspend()
 	case proto.OpJobs:
 		return proto.WorkerReply{Jobs: w.listJobs()}
 	case proto.OpJob, proto.OpWaitJob, proto.OpCancelJob:
