@@ -15,37 +15,49 @@ import (
 	"capsem/core/api"
 )
 
-const (
-	// saveRounds is how often each is timed; dirtyMB is what a VM has written to its memory before it is forked.
-	saveRounds = 5
-	dirtyMB    = 200
-)
+// saveRounds is how often each is timed at each size; the sizes are what a VM has written to its memory before, in MB.
+const saveRounds = 3
 
-// save times suspending, going on, and forking.
+var dirtySizes = []int{0, 50, 200, 400}
+
+// limitedDirty is the size at which forking has limits.
+const limitedDirty = 200
+
+// save times suspending, going on, and forking, by the memory in use.
 func (b *bench) save(ctx context.Context) error {
 	if err := b.serve(ctx); err != nil {
 		return err
 	}
 	const name = "bench-save"
-	var info api.SandboxInfo
 	if err := b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{Name: name, Cold: true}, nil); err != nil {
 		return err
 	}
 	defer b.delete(ctx, name)
-	dirty := fmt.Sprintf("head -c %d /dev/urandom > /dev/shm/dirty; sync", dirtyMB<<20)
-	if err := b.api.call(ctx, http.MethodPost, "/exec/"+name, api.ExecRequest{Command: dirty}, nil); err != nil {
+	for _, mb := range dirtySizes {
+		if err := b.saveAt(ctx, name, mb); err != nil {
+			return err
+		}
+	}
+	return b.forkStopped(ctx, name)
+}
+
+// saveAt times all with that much written.
+func (b *bench) saveAt(ctx context.Context, name string, mb int) error {
+	var info api.SandboxInfo
+	write := fmt.Sprintf("head -c %d /dev/urandom > /dev/shm/dirty; sync", mb<<20)
+	if err := b.api.call(ctx, http.MethodPost, "/exec/"+name, api.ExecRequest{Command: write}, nil); err != nil {
 		return err
 	}
 	if err := b.api.call(ctx, http.MethodGet, "/info/"+name, nil, &info); err != nil {
 		return err
 	}
-	var pauses, whole, children, suspends, resumes, stopped []float64
+	var pauses, whole, children, sizes, suspends, resumes []float64
 	for i := range saveRounds {
-		p, w, c, err := b.forkOnce(ctx, info, fmt.Sprintf("bench-%d", i))
+		f, err := b.forkOnce(ctx, info, fmt.Sprintf("bench-%d-%d", mb, i))
 		if err != nil {
 			return err
 		}
-		pauses, whole, children = append(pauses, p), append(whole, w), append(children, c)
+		pauses, whole, children, sizes = append(pauses, f.pause), append(whole, f.whole), append(children, f.child), append(sizes, f.size)
 	}
 	for range saveRounds {
 		s, err := b.timedCall(ctx, "/suspend/"+name, nil)
@@ -58,9 +70,32 @@ func (b *bench) save(ctx context.Context) error {
 		}
 		suspends, resumes = append(suspends, s), append(resumes, r)
 	}
+	at := fmt.Sprintf("%d MB written: ", mb)
+	pause, child := newRow(at+"fork, parent's pause", "ms", pauses), newRow(at+"fork, child's first reply", "ms", children)
+	if mb == limitedDirty {
+		pause = pause.held(AtMost, 250).noted("In the guest's memory, of 2 GB; the first, the second and the third fork.")
+		child = child.held(AtMost, 1000).noted("POST /provision of the image and one /exec of true.")
+	}
+	b.add(pause, newRow(at+"fork, image complete", "ms", whole), child, newRow(at+"fork, image on disk", "MB", sizes),
+		newRow(at+"suspend", "ms", suspends), newRow(at+"resume", "ms", resumes))
+	return nil
+}
+
+// forkStopped times the fork of a stopped VM with a workspace of ten files.
+func (b *bench) forkStopped(ctx context.Context, name string) error {
 	if _, err := b.timedCall(ctx, "/stop/"+name, nil); err != nil {
 		return err
 	}
+	var info api.SandboxInfo
+	if err := b.api.call(ctx, http.MethodGet, "/info/"+name, nil, &info); err != nil {
+		return err
+	}
+	for i := range 10 {
+		if err := os.WriteFile(filepath.Join(info.Dir, "workspace", fmt.Sprint("file", i)), make([]byte, 10_000), 0o600); err != nil {
+			return fmt.Errorf("fill workspace: %w", err)
+		}
+	}
+	var stopped []float64
 	for range saveRounds {
 		s, err := b.timedCall(ctx, "/fork/"+name, api.ForkRequest{Image: "bench-stopped"})
 		if err != nil {
@@ -69,30 +104,27 @@ func (b *bench) save(ctx context.Context) error {
 		b.deleteImage(ctx, "bench-stopped")
 		stopped = append(stopped, s)
 	}
-	b.add(
-		newRow("fork of a running VM: parent's pause", "ms", pauses).held(AtMost, 250).noted("%d MB written in the guest, 2 GB of RAM; the second and later forks too.", dirtyMB),
-		newRow("fork of a running VM: image complete", "ms", whole),
-		newRow("fork of a running VM: child's first reply", "ms", children).held(AtMost, 1000).noted("POST /provision of the image and one /exec of true."),
-		newRow("suspend", "ms", suspends).noted("The same VM; durable and verified."),
-		newRow("resume", "ms", resumes),
-		newRow("fork of a stopped VM", "ms", stopped).held(AtMost, 60),
-	)
+	b.add(newRow("fork of a stopped VM", "ms", stopped).held(AtMost, 60).noted("Its workspace has ten files."))
 	return nil
 }
 
+// forked is what one fork took: times in ms, and the image's size on disk in MB.
+type forked struct{ pause, whole, child, size float64 }
+
 // forkOnce forks a running VM and has a child of it answer.
-func (b *bench) forkOnce(ctx context.Context, parent api.SandboxInfo, image string) (pause, whole, child float64, err error) {
-	whole, err = b.timedCall(ctx, "/fork/"+parent.ID, api.ForkRequest{Image: image})
-	if err != nil {
-		return 0, 0, 0, err
+func (b *bench) forkOnce(ctx context.Context, parent api.SandboxInfo, image string) (f forked, err error) {
+	var img api.Image
+	began := time.Now()
+	if err := b.api.call(ctx, http.MethodPost, "/fork/"+parent.ID, api.ForkRequest{Image: image}, &img); err != nil {
+		return f, err
 	}
+	f.whole, f.size = millis(time.Since(began)), float64(img.SizeBytes)/1e6
 	defer b.deleteImage(ctx, image)
-	pause, err = lastPause(filepath.Join(parent.Dir, "process.log"))
-	if err != nil {
-		return 0, 0, 0, err
+	if f.pause, err = lastPause(filepath.Join(parent.Dir, "process.log")); err != nil {
+		return f, err
 	}
-	child, err = b.childOf(ctx, image)
-	return pause, whole, child, err
+	f.child, err = b.childOf(ctx, image)
+	return f, err
 }
 
 // childOf is how long a VM of an image takes to answer its first command.

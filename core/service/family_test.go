@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -211,7 +212,7 @@ func (f *family) check() {
 // TestNobodyIsBrokenByTheEndOfAnother does random things to VMs and images: each keeps what it had, whatever is deleted, and over
 // the death of the service.
 func TestNobodyIsBrokenByTheEndOfAnother(t *testing.T) {
-	seeds := []uint64{1, 2, 3, rand.Uint64()} //nolint:gosec // no secret
+	seeds := []uint64{1, 2, 3, rand.Uint64()}
 	if text := os.Getenv("CAPSEM_TEST_SEED"); text != "" {
 		var seed uint64
 		if _, err := fmt.Sscan(text, &seed); err != nil {
@@ -220,11 +221,11 @@ func TestNobodyIsBrokenByTheEndOfAnother(t *testing.T) {
 		seeds = []uint64{seed}
 	}
 	for _, seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			home := servicetest.Home(t)
 			s, stop := servicetest.Start(t, servicetest.Options(t, home))
-			f := &family{t: t, s: s, r: rand.New(rand.NewPCG(seed, 0)), vms: map[string]content{}, images: map[string]content{}} //nolint:gosec // to be repeated
+			f := &family{t: t, s: s, r: rand.New(rand.NewPCG(seed, 0)), vms: map[string]content{}, images: map[string]content{}}
 			for i := range 80 {
 				f.step()
 				f.check()

@@ -102,17 +102,21 @@ func tidy(t *testing.T, s *service.Service, home paths.Home, at string) {
 	}
 }
 
-func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
+// cutCase is something that is cut off at each of its steps.
+type cutCase struct {
+	before func(*service.Service) string
+	do     func(s *service.Service, id string)
+	// may lists what a new service may find.
+	may []string
+}
+
+func cuts(t *testing.T) map[string]cutCase {
+	t.Helper()
 	nothing := func(*service.Service) string { return "" }
 	vm := func(req api.ProvisionRequest) func(*service.Service) string {
 		return func(s *service.Service) string { return create(t, s, req) }
 	}
-	for what, c := range map[string]struct {
-		before func(*service.Service) string
-		do     func(s *service.Service, id string)
-		// may lists what a new service may find.
-		may []string
-	}{
+	return map[string]cutCase{
 		"create": {
 			nothing, func(s *service.Service, _ string) { _, _ = s.Provision(t.Context(), api.ProvisionRequest{Name: "new"}) },
 			[]string{"", "new=Stopped", "new=Booting", "new=Running", "new=Defunct"},
@@ -148,7 +152,11 @@ func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
 			vm(api.ProvisionRequest{Name: "vm"}), func(s *service.Service, id string) { _, _ = s.Suspend(t.Context(), id) },
 			[]string{"vm=Running", "vm=Suspended"},
 		},
-	} {
+	}
+}
+
+func TestPowerLostAtAnyStepLeavesTheOldOrTheNew(t *testing.T) {
+	for what, c := range cuts(t) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			for n := 1; ; n++ {
