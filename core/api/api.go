@@ -264,6 +264,8 @@ type SandboxInfo struct {
 	Carrier       string `json:"carrier,omitempty"`
 	// LastError says why it is Defunct.
 	LastError string `json:"last_error,omitempty"`
+	// Idle says that a Suspended VM is so because nobody used it: its next command, shell or file operation wakes it.
+	Idle bool `json:"idle,omitempty"`
 	// Step is what a Booting VM is doing.
 	Step string `json:"step,omitempty"`
 	// Image is what it was made of; Notes are what its owner should know of its start.

@@ -39,6 +39,8 @@ type VM struct {
 	ReadyTimeout time.Duration
 	// WarmStart lets new VMs go on from a template, a saved guest, which is made after the first start of its kind.
 	WarmStart bool
+	// IdleSuspend is how long nobody may use a named VM before it is suspended; 0 is for ever.
+	IdleSuspend time.Duration
 }
 
 // Log is how much is logged.
@@ -53,7 +55,10 @@ type file struct {
 		Accelerator  *string `toml:"accelerator"`
 		ReadyTimeout *string `toml:"ready_timeout"`
 		WarmStart    *bool   `toml:"warm_start"`
-		Resources    struct {
+		Idle         struct {
+			SuspendAfter *string `toml:"suspend_after"`
+		} `toml:"idle"`
+		Resources struct {
 			CPUCount         *int `toml:"cpu_count"`
 			RAMMB            *int `toml:"ram_mb"`
 			DiskGB           *int `toml:"disk_gb"`
@@ -126,6 +131,7 @@ func (s *Settings) check(c *checker, f *file) {
 	c.word(&s.VM.Accelerator, f.VM.Accelerator, "vm.accelerator", "auto", "kvm", "tcg")
 	c.word(&s.Log.Level, f.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.duration(&s.VM.ReadyTimeout, f.VM.ReadyTimeout, "vm.ready_timeout", time.Second, time.Hour)
+	c.duration(&s.VM.IdleSuspend, f.VM.Idle.SuspendAfter, "vm.idle.suspend_after", 0, 1000*time.Hour)
 	c.truth(&s.VM.WarmStart, f.VM.WarmStart, "vm.warm_start")
 }
 

@@ -36,6 +36,7 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 		return cause(boot, err)
 	}
 	w.setAgent(a) // before anybody learns that the VM runs
+	w.activity.touch()
 	w.board.update(func(st *proto.WorkerStatus) {
 		if st.State == lifecycle.Booting {
 			st.State = lifecycle.Running

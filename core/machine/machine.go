@@ -77,6 +77,8 @@ type Worker struct {
 	stands string             // why the machine stands still, if it does
 	// saving is held while the machine is saved, and must stand still.
 	saving sync.Mutex
+	// activity is who uses the VM.
+	activity activity
 	// suspending says that the memory is being saved, or has been.
 	suspending bool
 

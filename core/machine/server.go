@@ -164,6 +164,13 @@ func (s *server) answer(ctx context.Context, c *client, req *proto.WorkerRequest
 	if err := req.Validate(); err != nil {
 		return false, refuse(c, fault.New(fault.Invalid, "%s", err))
 	}
+	if req.Op == proto.OpExec || req.Op == proto.OpTerminal || req.Op == proto.OpFile || req.Op == proto.OpForward {
+		leave, err := s.w.activity.enter(s.w.idNow())
+		if err != nil {
+			return false, refuse(c, err)
+		}
+		defer leave()
+	}
 	switch req.Op {
 	case proto.OpWatch:
 		return true, s.watch(ctx, c)
@@ -196,6 +203,7 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 	switch req.Op {
 	case proto.OpStatus:
 		st, _, _ := w.board.get()
+		st.IdleNS = int64(w.activity.idle())
 		reply.Status = &st
 	case proto.OpJobs:
 		reply.Jobs = w.jobs.List()
@@ -214,7 +222,7 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 	case proto.OpFork:
 		err = w.fork(ctx, req.Dir)
 	case proto.OpSuspend:
-		if err = w.suspend(ctx); err == nil {
+		if err = w.suspend(ctx, time.Duration(req.IdleMS)*time.Millisecond); err == nil {
 			err = w.waitFinal(ctx)
 		}
 	case proto.OpPause:

@@ -46,7 +46,14 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 		return errors.Join(err, r.stream.Close())
 	}
 	if detach {
-		w.work.Go(r.follow)
+		leave, err := w.activity.enter(w.idNow())
+		if err != nil { // it is suspended with the VM, and goes on with it
+			leave = func() {}
+		}
+		w.work.Go(func() {
+			defer leave()
+			r.follow()
+		})
 		r.awaitStart(ctx, c)
 		return nil
 	}

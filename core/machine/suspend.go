@@ -19,21 +19,29 @@ import (
 const replyTime = 200 * time.Millisecond
 
 // suspend saves the VM's memory beside its disk and ends it. When that fails the VM goes on.
-func (w *Worker) suspend(ctx context.Context) error {
+//
+// With an idle time it does so only if nobody has used the VM for that long.
+func (w *Worker) suspend(ctx context.Context, idle time.Duration) error {
 	w.saving.Lock()
 	defer w.saving.Unlock()
+	if !w.activity.close(idle) {
+		return fault.New(fault.Conflict, "VM %s is in use", w.idNow())
+	}
 	vm, err := w.beginSuspend()
 	if err != nil {
+		w.activity.open()
 		return err
 	}
-	w.log.Info("suspending")
+	w.board.update(func(st *proto.WorkerStatus) { st.Idle = idle > 0 })
+	w.log.Info("suspending", "idle", idle)
 	w.board.step("suspending")
 	err = w.save(ctx, vm)
 	if err != nil {
 		w.mu.Lock()
 		w.suspending = false
 		w.mu.Unlock()
-		w.board.step("")
+		w.board.update(func(st *proto.WorkerStatus) { st.Idle, st.Step = false, "" })
+		w.activity.open()
 		w.log.Warn("the VM cannot be suspended; it goes on", "error", err)
 		return errors.Join(err, vm.Resume(context.WithoutCancel(ctx)))
 	}
@@ -108,7 +116,7 @@ func (w *Worker) suspendSelf(ctx context.Context) {
 	timer := time.NewTimer(replyTime)
 	defer timer.Stop()
 	<-timer.C
-	if err := w.suspend(ctx); err != nil {
+	if err := w.suspend(ctx, 0); err != nil {
 		w.log.Warn("the guest could not suspend itself", "error", err)
 	}
 }

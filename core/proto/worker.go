@@ -78,6 +78,8 @@ type WorkerRequest struct {
 	ForwardPort uint16        `cbor:"forward_port,omitempty"`
 	// GraceMS belongs to OpStop.
 	GraceMS uint32 `cbor:"grace_ms,omitempty"`
+	// IdleMS belongs to OpSuspend: a VM that somebody has used within that time is not suspended.
+	IdleMS uint32 `cbor:"idle_ms,omitempty"`
 	// Dir, ID and Name belong to OpRelocate; Dir to OpFork too.
 	Dir  string `cbor:"dir,omitempty"`
 	ID   string `cbor:"id,omitempty"`
@@ -120,6 +122,10 @@ type WorkerStatus struct {
 	Notes []string `cbor:"notes,omitempty"`
 	// Warm says that it went on from a template instead of booting.
 	Warm bool `cbor:"warm,omitempty"`
+	// IdleNS is how long nobody has used the VM, 0 while somebody does; only in OpStatus. Idle says of a suspended VM that this was
+	// why.
+	IdleNS int64 `cbor:"idle_ns,omitempty"`
+	Idle   bool  `cbor:"idle,omitempty"`
 	// Reboots counts guest reboots since the worker started.
 	Reboots int `cbor:"reboots,omitempty"`
 }

@@ -152,7 +152,7 @@ func (s *Service) finishRewind(v *vm) error {
 		if memory {
 			to = lifecycle.Suspended
 		}
-		v.update(func() { v.state, v.lastError = to, "" })
+		v.update(func() { v.state, v.lastError, v.idle = to, "", false })
 		s.opts.step("note rewind")
 		return note(w, to, "")
 	})

@@ -36,7 +36,7 @@ func (s *Service) launch(ctx context.Context, v *vm) error {
 	var refused error
 	v.update(func() {
 		if refused = v.move(lifecycle.Booting); refused == nil {
-			v.status, v.lastError = proto.WorkerStatus{}, ""
+			v.status, v.lastError, v.idle = proto.WorkerStatus{}, "", false
 		}
 	})
 	if refused != nil {

@@ -95,6 +95,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		s.Close()
 		return nil, err
 	}
+	s.wg.Go(s.suspendIdle)
 	return s, nil
 }
 

@@ -76,6 +76,9 @@ func (s *Service) loadNamed(reg map[string]Entry, deleted map[string]bool) error
 		spec, err := s.recoverSpec(e.Name(), dir, reg)
 		v := newVM(spec, dir, lifecycle.Stopped)
 		v.state, v.lastError = settle(dir)
+		if st, ok := readStatus(dir.Status()); ok {
+			v.idle = v.state == lifecycle.Suspended && st.Idle
+		}
 		if unreadable(err) {
 			v.state, v.lastError = lifecycle.Defunct, "its description cannot be read: "+err.Error()
 			s.notice("the description of a VM cannot be read", "vm", e.Name(), "error", err)

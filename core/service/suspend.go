@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"capsem/core/api"
@@ -21,13 +22,21 @@ func (s *Service) Suspend(ctx context.Context, id string) (api.Success, error) {
 	if err != nil {
 		return none, err
 	}
+	return s.suspend(ctx, v, 0)
+}
+
+// suspend is Suspend, or, with an idle time, only for a VM that nobody has used for that long.
+func (s *Service) suspend(ctx context.Context, v *vm, idle time.Duration) (api.Success, error) {
+	var none api.Success
 	if err := v.take(ctx); err != nil {
 		return none, err
 	}
 	defer v.give()
 	w := v.view()
+	id := w.spec.ID
 	switch {
 	case w.state == lifecycle.Suspended:
+		v.update(func() { v.idle = v.idle && idle > 0 }) // who asks for it now wants it to stay so
 		return api.Success{Success: true}, nil
 	case w.spec.Name == "":
 		return none, fault.New(fault.Conflict, "VM %s is unnamed: it is gone once it stops", id).WithHint("name it first: capsem persist %s NAME", id)
@@ -44,7 +53,7 @@ func (s *Service) Suspend(ctx context.Context, id string) (api.Success, error) {
 		return none, err //nolint:wrapcheck // says what it did
 	}
 	defer conn.Close()
-	if _, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpSuspend}); err != nil {
+	if _, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpSuspend, IdleMS: uint32(min(idle.Milliseconds(), math.MaxUint32))}); err != nil {
 		return none, err //nolint:wrapcheck // a fault
 	}
 	select {
@@ -55,5 +64,6 @@ func (s *Service) Suspend(ctx context.Context, id string) (api.Success, error) {
 	if now := v.view(); now.state != lifecycle.Suspended {
 		return none, notRunning(now)
 	}
+	v.update(func() { v.idle = idle > 0 })
 	return api.Success{Success: true}, nil
 }

@@ -33,6 +33,8 @@ type vm struct {
 	life *life
 	// starting says that it counts among those that run although its worker has not been started yet.
 	starting bool
+	// idle says that a Suspended VM was suspended because nobody used it, idling that this is being done.
+	idle, idling bool
 	// gone says that the VM has been destroyed and is no longer in the table.
 	gone bool
 	// changed is closed and replaced at each change.
@@ -106,6 +108,8 @@ type view struct {
 	lastError string
 	life      *life
 	starting  bool
+	idle      bool
+	idling    bool
 	gone      bool
 	changed   <-chan struct{}
 }
@@ -113,7 +117,7 @@ type view struct {
 func (v *vm) view() view {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return view{v.spec, v.dir, v.state, v.status, v.lastError, v.life, v.starting, v.gone, v.changed}
+	return view{v.spec, v.dir, v.state, v.status, v.lastError, v.life, v.starting, v.idle, v.idling, v.gone, v.changed}
 }
 
 // await returns the first view for which ok holds.

@@ -106,6 +106,8 @@ func below(vm api.SandboxInfo) string {
 	switch {
 	case vm.Status == lifecycle.Running && vm.Step != "":
 		return "  " + clean(vm.Step) + "\n"
+	case vm.Status == lifecycle.Suspended && vm.Idle:
+		return "  nobody used it; its next command, shell or file operation wakes it\n"
 	case vm.Status != lifecycle.Defunct:
 		return ""
 	}
