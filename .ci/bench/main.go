@@ -45,6 +45,7 @@ var benchmarks = []benchmark{
 	{"cold", (*bench).cold},
 	{"warm", (*bench).warm},
 	{"save", (*bench).save},
+	{"idle", (*bench).idleCPU},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 }

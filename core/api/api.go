@@ -200,6 +200,8 @@ type ServiceStatus struct {
 	Running int `json:"running"`
 	Stopped int `json:"stopped"`
 	MaxVMs  int `json:"max_vms"`
+	// Pooled counts VMs that are ready for somebody; they are in no other number.
+	Pooled int `json:"pooled,omitempty"`
 	// Accelerator is the verdict for this host: kvm or tcg, with why.
 	Accelerator string      `json:"accelerator"`
 	Assets      AssetHealth `json:"assets"`

@@ -39,6 +39,8 @@ type VM struct {
 	ReadyTimeout time.Duration
 	// WarmStart lets new VMs go on from a template, a saved guest, which is made after the first start of its kind.
 	WarmStart bool
+	// PoolSize is how many VMs are kept ready for capsem run.
+	PoolSize int
 	// IdleSuspend is how long nobody may use a named VM before it is suspended; 0 is for ever.
 	IdleSuspend time.Duration
 }
@@ -55,7 +57,10 @@ type file struct {
 		Accelerator  *string `toml:"accelerator"`
 		ReadyTimeout *string `toml:"ready_timeout"`
 		WarmStart    *bool   `toml:"warm_start"`
-		Idle         struct {
+		Pool         struct {
+			Size *int `toml:"size"`
+		} `toml:"pool"`
+		Idle struct {
 			SuspendAfter *string `toml:"suspend_after"`
 		} `toml:"idle"`
 		Resources struct {
@@ -131,6 +136,7 @@ func (s *Settings) check(c *checker, f *file) {
 	c.word(&s.VM.Accelerator, f.VM.Accelerator, "vm.accelerator", "auto", "kvm", "tcg")
 	c.word(&s.Log.Level, f.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.duration(&s.VM.ReadyTimeout, f.VM.ReadyTimeout, "vm.ready_timeout", time.Second, time.Hour)
+	c.number(&s.VM.PoolSize, f.VM.Pool.Size, 1, "vm.pool.size", 0, 20)
 	c.duration(&s.VM.IdleSuspend, f.VM.Idle.SuspendAfter, "vm.idle.suspend_after", 0, 1000*time.Hour)
 	c.truth(&s.VM.WarmStart, f.VM.WarmStart, "vm.warm_start")
 }

@@ -34,6 +34,8 @@ type VMSpec struct {
 	ForkedMemory bool   `json:"forked_memory,omitempty"`
 	// Cold says that no template is to be used for the first start.
 	Cold bool `json:"cold,omitempty"`
+	// Pooled says that it is ready for somebody, and nobody's yet.
+	Pooled bool `json:"pooled,omitempty"`
 	// CreatedNS is when the VM was created, since 1970.
 	CreatedNS int64 `json:"created_ns"`
 }

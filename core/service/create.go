@@ -74,6 +74,14 @@ func (s *Service) create(ctx context.Context, req api.ProvisionRequest) (*vm, er
 	if err != nil {
 		return nil, err
 	}
+	if v, err := s.fromPool(ctx, spec, set); v != nil || err != nil {
+		return v, err
+	}
+	return s.createOf(ctx, spec, set)
+}
+
+// createOf makes a VM of a complete spec.
+func (s *Service) createOf(ctx context.Context, spec proto.VMSpec, set *config.Settings) (*vm, error) {
 	if err := checkSpace(s.opts.Home.Run()); err != nil {
 		return nil, err
 	}

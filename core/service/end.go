@@ -228,8 +228,9 @@ func (s *Service) Purge(ctx context.Context, all bool) (api.PurgeReply, error) {
 	var failed []error
 	var wg sync.WaitGroup
 	for _, v := range s.all() {
-		named := v.view().spec.Name != ""
-		if named && !all {
+		w := v.view()
+		named := w.spec.Name != ""
+		if named && !all || w.spec.Pooled {
 			continue
 		}
 		wg.Go(func() {

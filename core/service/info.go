@@ -30,9 +30,12 @@ func (s *Service) Status() api.ServiceStatus {
 		st.Notices = append(st.Notices, err.Error())
 	}
 	for _, v := range s.all() {
-		if lifecycle.Live(v.view().state) {
+		switch w := v.view(); {
+		case w.spec.Pooled:
+			st.Pooled++
+		case lifecycle.Live(w.state):
 			st.Running++
-		} else {
+		default:
 			st.Stopped++
 		}
 	}
@@ -46,7 +49,7 @@ func (s *Service) Status() api.ServiceStatus {
 func (s *Service) List() api.ListReply {
 	reply := api.ListReply{Sandboxes: []api.SandboxInfo{}, AssetHealth: s.opts.AssetHealth()}
 	for _, v := range s.all() {
-		if w := v.view(); !w.gone {
+		if w := v.view(); !w.gone && !w.spec.Pooled {
 			reply.Sandboxes = append(reply.Sandboxes, s.describe(w))
 		}
 	}

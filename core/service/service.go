@@ -72,6 +72,8 @@ type Service struct {
 
 	templates *templates
 
+	pool pool
+
 	// registryMu serializes writes of the registry.
 	registryMu sync.Mutex
 }
@@ -96,11 +98,15 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		return nil, err
 	}
 	s.wg.Go(s.suspendIdle)
+	s.startPool()
 	return s, nil
 }
 
 // Close stops watching. VMs keep running.
+//
+// Those of the pool are nobody's, and end.
 func (s *Service) Close() {
+	s.closePool()
 	s.cancel()
 	s.wg.Wait()
 	s.templates.close()

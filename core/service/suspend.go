@@ -53,7 +53,8 @@ func (s *Service) suspend(ctx context.Context, v *vm, idle time.Duration) (api.S
 		return none, err //nolint:wrapcheck // says what it did
 	}
 	defer conn.Close()
-	if _, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpSuspend, IdleMS: uint32(min(idle.Milliseconds(), math.MaxUint32))}); err != nil {
+	within := uint32(min(idle.Milliseconds(), math.MaxUint32)) //nolint:gosec // bounded
+	if _, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpSuspend, IdleMS: within}); err != nil {
 		return none, err //nolint:wrapcheck // a fault
 	}
 	select {

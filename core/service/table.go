@@ -69,7 +69,7 @@ func (o *Options) failed(id string) paths.VM { return paths.VM(o.Home.Failed() +
 func (s *Service) enter(spec proto.VMSpec, set *config.Settings) (*vm, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.roomLocked(set.VM.MaxVMs); err != nil {
+	if err := s.roomLocked(set.VM.MaxVMs); err != nil && !spec.Pooled {
 		return nil, err
 	}
 	if spec.Name == "" {
@@ -113,7 +113,7 @@ func (s *Service) takenLocked(id string) bool {
 func (s *Service) roomLocked(limit int) error {
 	live := 0
 	for _, v := range s.vms {
-		if w := v.view(); w.starting || w.life != nil || lifecycle.Live(w.state) || w.state == lifecycle.Created {
+		if w := v.view(); w.starting || !w.spec.Pooled && (w.life != nil || lifecycle.Live(w.state) || w.state == lifecycle.Created) {
 			live++
 		}
 	}

@@ -80,7 +80,7 @@ func (s *session) forward(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
-	if info.Status != lifecycle.Running && info.Status != lifecycle.Booting {
+	if info.Status != lifecycle.Running && info.Status != lifecycle.Booting && !info.Idle {
 		return fault.New(fault.Conflict, "VM %s is %s: it has no ports", args[0], info.Status).WithHint("capsem resume %s starts it", args[0])
 	}
 	f := &forwarder{s: s, svc: svc, id: args[0], told: map[uint16]told{}}

@@ -92,8 +92,16 @@ func (s *session) status(ctx context.Context, c *cli.Context) error {
 	return s.print(fields([]field{
 		{"service", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, uptime(st.UptimeSecs))},
 		{"home", st.Home},
-		{"VMs", fmt.Sprintf("%d running (at most %d), %d stopped", st.Running, st.MaxVMs, st.Stopped)},
+		{"VMs", vmCounts(st)},
 		{"accelerator", clean(st.Accelerator)},
 		{"image", image},
 	}))
+}
+
+func vmCounts(st api.ServiceStatus) string {
+	text := fmt.Sprintf("%d running (at most %d), %d stopped", st.Running, st.MaxVMs, st.Stopped)
+	if st.Pooled > 0 {
+		text += fmt.Sprintf(", %d ready in the pool", st.Pooled)
+	}
+	return text
 }
