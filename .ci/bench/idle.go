@@ -34,7 +34,7 @@ func (b *bench) idleCPU(ctx context.Context) error {
 		if err := b.api.call(ctx, http.MethodPost, "/provision", api.ProvisionRequest{CPUs: k.cpus}, &reply); err != nil {
 			return err
 		}
-		defer b.delete(ctx, reply.ID)
+		defer b.delete(ctx, reply.ID) //nolint:revive,gocritic // they all live until the end
 		if err := b.api.call(ctx, http.MethodGet, "/info/"+reply.ID, nil, &infos[i]); err != nil {
 			return err
 		}

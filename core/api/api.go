@@ -153,6 +153,8 @@ type RebuildTemplateRequest struct {
 	CPUs   int `json:"cpus,omitempty"`
 	RAMMB  int `json:"ram_mb,omitempty"`
 	DiskMB int `json:"disk_mb,omitempty"`
+	// IfMissing makes it only if there is none.
+	IfMissing bool `json:"if_missing,omitempty"`
 }
 
 // PruneTemplatesReply counts what was removed.

@@ -298,24 +298,3 @@ func CopyDisk(from, to string) error {
 	}
 	return nil
 }
-
-// copyTree copies a directory with its links as they are; where there is none there is nothing to copy.
-func copyTree(from, to string) error {
-	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return fmt.Errorf("copy workspace: %w", err)
-	}
-	entries, err := os.ReadDir(from)
-	if err != nil || len(entries) == 0 {
-		return err //nolint:wrapcheck // names the file
-	}
-	if err := os.RemoveAll(to); err != nil {
-		return fmt.Errorf("copy workspace: %w", err)
-	}
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return fmt.Errorf("copy workspace: %w", err)
-	}
-	return nil
-}

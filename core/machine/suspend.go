@@ -32,7 +32,7 @@ func (w *Worker) suspend(ctx context.Context, idle time.Duration) error {
 		w.activity.open()
 		return err
 	}
-	w.board.update(func(st *proto.WorkerStatus) { st.Idle = idle > 0 })
+	w.board.update(func(st *proto.WorkerStatus) { st.Idle, st.Suspending = idle > 0, true })
 	w.log.Info("suspending", "idle", idle)
 	w.board.step("suspending")
 	err = w.save(ctx, vm)
@@ -40,7 +40,7 @@ func (w *Worker) suspend(ctx context.Context, idle time.Duration) error {
 		w.mu.Lock()
 		w.suspending = false
 		w.mu.Unlock()
-		w.board.update(func(st *proto.WorkerStatus) { st.Idle, st.Step = false, "" })
+		w.board.update(func(st *proto.WorkerStatus) { st.Idle, st.Suspending, st.Step = false, false, "" })
 		w.activity.open()
 		w.log.Warn("the VM cannot be suspended; it goes on", "error", err)
 		return errors.Join(err, vm.Resume(context.WithoutCancel(ctx)))

@@ -126,6 +126,8 @@ type WorkerStatus struct {
 	// why.
 	IdleNS int64 `cbor:"idle_ns,omitempty"`
 	Idle   bool  `cbor:"idle,omitempty"`
+	// Suspending says that the memory is being saved.
+	Suspending bool `cbor:"suspending,omitempty"`
 	// Reboots counts guest reboots since the worker started.
 	Reboots int `cbor:"reboots,omitempty"`
 }

@@ -152,7 +152,11 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again, cold bool) error 
 	if err := s.adoptStray(ctx, v); err != nil {
 		return err
 	}
-	w := v.view()
+	// One whose suspend an earlier service has begun goes on then, whether that succeeds or not.
+	w, err := v.await(ctx, func(w view) bool { return w.life == nil || !w.status.Suspending })
+	if err != nil {
+		return err
+	}
 	if w.life != nil && w.state != lifecycle.Booting && w.state != lifecycle.Running { // on its way down, or down and not yet gone
 		select {
 		case <-w.life.done:
@@ -167,7 +171,7 @@ func (s *Service) startTurn(ctx context.Context, v *vm, again, cold bool) error 
 	if w.gone {
 		return notRunning(w)
 	}
-	err := s.startAgain(ctx, v, cold)
+	err = s.startAgain(ctx, v, cold)
 	// A worker that the service before started as it was killed may have taken its lock only now.
 	if err != nil && s.adoptStray(ctx, v) == nil && v.view().life != nil {
 		return nil

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"capsem/core/api"
@@ -136,6 +138,10 @@ func (t *templates) due(want template.Want) bool {
 	if time.Since(t.failed[want.Key()]) < retryAfter {
 		return false
 	}
+	return t.missing(want)
+}
+
+func (t *templates) missing(want template.Want) bool {
 	_, err := template.Find(t.opts.Home, want)
 	return errors.Is(err, fs.ErrNotExist)
 }
@@ -226,7 +232,21 @@ func (s *Service) makeTemplate(ctx context.Context, spec proto.VMSpec, want temp
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	s.log.Info("made a template", "key", want.Key(), "took", time.Since(begin).Round(time.Millisecond))
-	return s.trim(maxTemplates)
+	return errors.Join(s.dropStale(want), s.trim(maxTemplates))
+}
+
+// dropStale removes templates that no new VM will start from: those of another image, or of a hypervisor or processor that this
+// machine had before.
+func (s *Service) dropStale(want template.Want) error {
+	all, err := template.List(s.opts.Home)
+	for _, t := range all {
+		if t.AssetVersion != want.AssetVersion || t.Accelerator == want.Accelerator && t.Host != want.Host {
+			s.log.Info("removing a stale template", "key", t.Key())
+			s.templates.forget(t.Key())
+			err = errors.Join(err, template.Remove(s.opts.Home, t.Key()))
+		}
+	}
+	return err //nolint:wrapcheck // says what it did
 }
 
 // runMaker runs a worker that makes a template of a draft.
@@ -251,13 +271,30 @@ func (s *Service) runMaker(ctx context.Context, spec proto.VMSpec, dir paths.VM)
 	cmd.Env, cmd.Dir = append([]string{}, s.opts.WorkerEnv...), "/"
 	cmd.SysProcAttr = background()
 	cmd.Cancel = func() error { return cmd.Process.Kill() } // QEMU dies with it
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return fault.Wrap(err, fault.Internal, "the template was not made: %s", orElseText(lastWords(dir), err.Error()))
+	var said saidLast
+	cmd.Stderr = &said
+	err := cmd.Run()
+	switch text := orElseText(orElseText(strings.TrimSpace(string(said)), lastWords(dir)), fmt.Sprint(err)); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case strings.Contains(text, syscall.ENOSPC.Error()):
+		return fault.Wrap(err, fault.NoSpace, "no space left to make a template").WithHint("free some space on the disk of %s", template.Dir(s.opts.Home))
+	default:
+		return fault.Wrap(err, fault.Internal, "the template was not made: %s", text)
 	}
-	return nil
+}
+
+// saidLast keeps the end of what a process says.
+type saidLast []byte
+
+const maxSaid = 4 << 10
+
+func (l *saidLast) Write(p []byte) (int, error) {
+	*l = append(*l, p...)
+	*l = (*l)[max(0, len(*l)-maxSaid):]
+	return len(p), nil
 }
 
 func orElseText(text, other string) string {
@@ -326,6 +363,9 @@ func (s *Service) RebuildTemplate(ctx context.Context, req api.RebuildTemplateRe
 	want, err := s.opts.Template(ctx, &spec)
 	if err != nil {
 		return none, err
+	}
+	if req.IfMissing && (!set.VM.WarmStart || !s.templates.missing(want)) {
+		return s.Templates()
 	}
 	s.templates.forget(want.Key())
 	if err := template.Remove(s.opts.Home, want.Key()); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -29,6 +29,7 @@ func (s *session) assetsCommand() *cli.Command {
 					&cli.StringFlag{Name: "rootfs", Hidden: true, Usage: "squashfs or erofs"},
 					&cli.StringFlag{Name: "mirror", Usage: "take Debian's packages from `URL` (else CAPSEM_DEBIAN_MIRROR, else where this machine's apt does)"},
 					&cli.BoolFlag{Name: "locked", Usage: "refuse anything but the locked versions"},
+					&cli.BoolFlag{Name: "no-template", Usage: "do not make the template that new VMs start from"},
 					&cli.BoolFlag{Name: "update-lock", Usage: "move the lock to the current versions"}, jsonFlag(),
 				},
 				Description: "Makes a Debian 13 image by a recipe, and makes it the one that new VMs boot. dev has what agents need; minimal is small.",
@@ -51,29 +52,18 @@ func (s *session) assetsBuild(ctx context.Context, c *cli.Context) error {
 	if _, err := words(c, 0, 0); err != nil {
 		return err
 	}
-	home, err := s.home()
-	if err != nil {
-		return err
-	}
 	if c.Bool("locked") && c.Bool("update-lock") {
 		return fault.New(fault.Invalid, "--locked and --update-lock contradict each other").WithHint("give one")
 	}
-	// It shows nothing before the first step: build.Run looks at all flags before that.
-	show := s.steps("building the " + c.String("profile") + " image")
-	res, err := build.Run(ctx, build.Options{
-		Home: home, Arch: c.String("arch"), Profile: c.String("profile"), RootFS: c.String("rootfs"), Mirror: c.String("mirror"),
+	res, err := s.buildImage(ctx, build.Options{
+		Arch: c.String("arch"), Profile: c.String("profile"), RootFS: c.String("rootfs"), Mirror: c.String("mirror"),
 		Locked: c.Bool("locked"), UpdateLock: c.Bool("update-lock"),
-		Progress: func(st build.Step) {
-			if st.Warning {
-				show.warn(st.Name)
-				return
-			}
-			show.now(strings.TrimSuffix(st.Name+": "+st.Detail, ": "))
-		},
 	})
-	show.done()
 	if err != nil {
-		return err //nolint:wrapcheck // a fault, or says what it did
+		return err
+	}
+	if c.String("arch") == runtime.GOARCH && !c.Bool("no-template") {
+		s.makeTemplate(ctx)
 	}
 	if c.Bool("json") {
 		return s.printJSON(map[string]any{
@@ -87,6 +77,26 @@ func (s *session) assetsBuild(ctx context.Context, c *cli.Context) error {
 		text += "lock: " + res.Lock + "\n"
 	}
 	return s.print(text)
+}
+
+// buildImage makes a guest image and shows the steps.
+func (s *session) buildImage(ctx context.Context, opts build.Options) (*build.Result, error) {
+	home, err := s.home()
+	if err != nil {
+		return nil, err
+	}
+	// It shows nothing before the first step: build.Run looks at all flags before that.
+	show := s.steps("building the " + opts.Profile + " image")
+	defer show.done()
+	opts.Home = home
+	opts.Progress = func(st build.Step) {
+		if st.Warning {
+			show.warn(st.Name)
+			return
+		}
+		show.now(strings.TrimSuffix(st.Name+": "+st.Detail, ": "))
+	}
+	return build.Run(ctx, opts) //nolint:wrapcheck // a fault, or says what it did
 }
 
 func setSize(set *assets.Set) (n int64) {

@@ -10,7 +10,7 @@ func (s *session) commands() []*cli.Command {
 		s.logsCommand(), s.cpCommand(), s.jobsCommand(), s.forwardCommand(),
 		s.forkCommand(), s.imageCommand(), s.checkpointCommand(), s.rewindCommand(),
 		s.assetsCommand(), s.templatesCommand(),
-		s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
+		s.setupCommand(), s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 		s.helpCommand(), s.completionsCommand(), s.completeCommand(),
 	}
 }

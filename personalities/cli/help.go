@@ -35,16 +35,22 @@ func overview(commands []*cli.Command) string {
 	b.WriteString("capsem runs commands in virtual machines that have no network.\n" +
 		"Usage: capsem COMMAND [flags] ...    capsem help COMMAND, help settings: more\n")
 	for _, group := range []string{groupSessions, groupImages, groupService} {
-		var cells []string
+		var cells, names []string
 		for _, c := range commands {
 			if c.Category == group && !c.Hidden {
 				cells = append(cells, fmt.Sprintf("  %-11s %s", c.Name, c.Usage))
+				names = append(names, c.Name)
 			}
 		}
-		if len(cells) > 0 {
-			b.WriteString("\n" + group + "\n")
-			columns(&b, cells)
+		if len(cells) == 0 {
+			continue
 		}
+		b.WriteString("\n" + group + "\n")
+		if group == groupService { // seldom wanted: only named, so that the page stays one screen
+			b.WriteString("  " + strings.Join(names, "  ") + "\n")
+			continue
+		}
+		columns(&b, cells)
 	}
 	return b.String()
 }

@@ -56,7 +56,8 @@ func (s *session) imageCommand() *cli.Command {
 		Description: "Images are what VMs were forked into. They need no other image and no VM.",
 		Subcommands: []*cli.Command{
 			{
-				Name: "list", Aliases: []string{"ls"}, Usage: "which images there are", UsageText: "image list [--json]", Flags: []cli.Flag{jsonFlag()},
+				Name: "list", Aliases: []string{"ls"}, Usage: "which images there are", UsageText: "image list [-q] [--json]",
+				Flags:       []cli.Flag{&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "names only"}, jsonFlag()},
 				Description: "Lists the images.", Action: action(s.imageList),
 			},
 			{
@@ -103,6 +104,12 @@ func (s *session) imageList(ctx context.Context, c *cli.Context) error {
 		return s.printJSON(reply)
 	}
 	var b strings.Builder
+	if c.Bool("quiet") {
+		for _, i := range reply.Images {
+			b.WriteString(clean(i.Name) + "\n")
+		}
+		return s.print(b.String())
+	}
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "IMAGE\tFROM\tMEMORY\tSIZE\tCREATED\tDESCRIPTION")
 	for _, i := range reply.Images {
