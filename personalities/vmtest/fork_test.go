@@ -66,7 +66,7 @@ func children(t *testing.T, in *install) {
 
 func imageFaults(t *testing.T, in *install) {
 	t.Helper()
-	in.want(1, "", `there is an image "still" already`, "fork", "two", "still")
+	in.want(1, "", `"still" is there already`, "fork", "two", "still")
 	in.want(1, "", "not a VM name", "fork", "two", "../x")
 	in.want(1, "", `there is no image "none"`, "create", "--image", "none")
 	in.want(1, "", "keeps that size", "create", "--image", "still", "--disk", "1G")
