@@ -32,7 +32,7 @@ type layer struct {
 var layers = []layer{
 	{0, true, []string{
 		"core/api", "core/proto", "core/paths", "core/fault", "core/lifecycle", "core/policy", "core/entry", "core/buildinfo",
-		"assets", "web",
+		"core/share/wire", "assets", "web",
 	}},
 	{1, true, []string{
 		"core/config", "core/store", "core/assets", "core/image", "core/hypervisor", "core/link", "core/share", "core/snapshot",

@@ -1,0 +1,202 @@
+//go:build linux
+
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"capsem/core/share/wire"
+)
+
+const (
+	// maxNotes is what the host sends of notifications before it hears that some were taken, or less.
+	maxNotes = 64
+	// copyBelow is the size up to which a request is copied out of the buffer it was read into.
+	copyBelow          = 32 << 10
+	firstWait, maxWait = 20 * time.Millisecond, time.Second
+)
+
+const bufSize = wire.FrameHead + wire.MaxMessage
+
+var bufs = sync.Pool{New: func() any { return new([bufSize]byte) }}
+
+func release(msg *message) {
+	if cap(msg.frame) == bufSize {
+		bufs.Put((*[bufSize]byte)(msg.frame[:bufSize]))
+	}
+	msg.frame = nil
+}
+
+// readKernel takes requests from the kernel until the mount ends.
+func (m *Mount) readKernel() {
+	buf, _ := bufs.Get().(*[bufSize]byte)
+	for {
+		n, err := m.fuse.Read(buf[wire.FrameHead:])
+		if err != nil {
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR) {
+				continue // interrupted before we read it
+			}
+			if !m.closing.Load() {
+				m.log.Info("shared directory is unmounted", "dir", m.opts.Dir, "reason", err)
+			}
+			return
+		}
+		head, _, err := wire.ParseRequest(buf[wire.FrameHead : wire.FrameHead+n])
+		if err != nil {
+			m.log.Error("the kernel sent a bad message", "size", n, "error", err)
+			continue
+		}
+		msg := &message{op: head.Op, unique: head.Unique}
+		if n <= copyBelow {
+			msg.frame = append(make([]byte, 0, wire.FrameHead+n), buf[:wire.FrameHead+n]...)
+		} else {
+			msg.frame = buf[:wire.FrameHead+n]
+			buf, _ = bufs.Get().(*[bufSize]byte)
+		}
+		wire.PutHead(msg.frame)
+		if !m.out.put(msg) && !head.Op.NoReply() {
+			m.fail(head.Unique)
+		}
+	}
+}
+
+// dialAll serves one stream after the other.
+func (m *Mount) dialAll(ctx context.Context) {
+	wait := firstWait
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := m.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > maxWait {
+			wait = firstWait
+		}
+		m.log.Info("shared directory waits for the host", "dir", m.opts.Dir, "reason", err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		wait = min(2*wait, maxWait)
+	}
+}
+
+// serve dials and hands answers to the kernel until the stream ends.
+func (m *Mount) serve(ctx context.Context) error {
+	stream, err := m.opts.Dial(ctx)
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	defer stream.Close()
+	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
+	defer stop()
+	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes()}); err != nil {
+		return err
+	}
+	welcome, err := wire.ReadWelcome(stream)
+	if err != nil {
+		return err
+	}
+	m.out.begin(stream, welcome.Forgets)
+	defer m.out.end(stream)
+	buf, _ := bufs.Get().(*[bufSize]byte)
+	defer bufs.Put(buf)
+	for {
+		n, err := wire.ReadHead(stream, wire.OutSize)
+		if err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(stream, buf[:n]); err != nil {
+			return err
+		}
+		if err := m.deliver(buf[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// deliver hands one message of the host to the kernel.
+func (m *Mount) deliver(b []byte) error {
+	_, unique, err := wire.ParseOut(b)
+	if err != nil {
+		return err
+	}
+	if unique == 0 {
+		return m.queueNote(b)
+	}
+	resumed := m.isReady()
+	msg, ok := m.out.answered(unique)
+	if !ok || (msg.op == wire.OpInit && resumed) {
+		return nil // an answer to what was answered, or to the INIT of ours that repeats the kernel's
+	}
+	m.write(b, unique)
+	if msg.op == wire.OpInit {
+		m.inited.Do(func() { close(m.ready) })
+	}
+	return nil
+}
+
+func (m *Mount) isReady() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// write answers the kernel. An answer that the kernel does not understand must not leave a program waiting.
+func (m *Mount) write(b []byte, unique uint64) {
+	for {
+		_, err := unix.Write(m.fd, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EINVAL):
+			m.log.Error("the kernel does not take the host's answer", "size", len(b))
+			m.fail(unique)
+		}
+		return // ENOENT: nobody waits for it any more
+	}
+}
+
+// queueNote keeps a notification for writeNotes: the kernel may take it only after an answer that comes behind it.
+func (m *Mount) queueNote(b []byte) error {
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	select {
+	case m.notes <- append([]byte(nil), b...):
+		return nil
+	default:
+		return fmt.Errorf("%w: more notifications than agreed", wire.ErrFrame)
+	}
+}
+
+// writeNotes hands notifications to the kernel, and tells the host that it may send more.
+func (m *Mount) writeNotes() {
+	for b := range m.notes {
+		for {
+			if _, err := unix.Write(m.fd, b); !errors.Is(err, unix.EINTR) {
+				break // ENOENT: the kernel has nothing of it cached
+			}
+		}
+		if m.closing.Load() {
+			continue
+		}
+		body := []byte{1, 0, 0, 0}
+		frame := wire.AppendRequest(make([]byte, wire.FrameHead, 64), wire.OpDone, 0, 0, body)
+		wire.PutHead(frame)
+		m.out.tell(frame)
+	}
+}

@@ -1,0 +1,210 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"capsem/core/share/wire"
+)
+
+// credit is how many notifications a guest side is sent before it says that its kernel has taken some.
+const credit = 64
+
+// sessions is the one session under way; a new one ends it.
+type sessions struct {
+	mu   sync.Mutex
+	live *session
+}
+
+// session serves one stream.
+type session struct {
+	s      *Server
+	stream io.ReadWriteCloser
+	slots  chan struct{}
+	calls  sync.WaitGroup
+	done   chan struct{}
+	// wake tells the notifier that there is something to send, or leave to.
+	wake chan struct{}
+
+	writing sync.Mutex
+	broken  error
+
+	mu     sync.Mutex
+	credit int
+}
+
+// replace makes n the live session and ends the one before.
+func (ss *sessions) replace(n *session) {
+	ss.mu.Lock()
+	old := ss.live
+	ss.live = n
+	ss.mu.Unlock()
+	if old != nil {
+		_ = old.stream.Close()
+		<-old.done
+	}
+}
+
+func (ss *sessions) end() { ss.replace(nil) }
+
+// Serve answers requests from one stream until it ends, ctx is done or another Serve begins: at most one is under way. When
+// a stream broke, the next goes on with the same nodes and handles if the mount in the guest is still the same. It closes
+// the stream. A stream that ends between two messages is no error.
+func (s *Server) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
+	if s.ctx.Err() != nil {
+		_ = stream.Close()
+		return ErrClosed
+	}
+	c := &session{
+		s: s, stream: stream, slots: make(chan struct{}, s.limits.InFlight), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), credit: credit,
+	}
+	s.session.replace(c)
+	defer close(c.done)
+	stopAfter := context.AfterFunc(ctx, func() { _ = stream.Close() })
+	defer stopAfter()
+	stopClosed := context.AfterFunc(s.ctx, func() { _ = stream.Close() })
+	defer stopClosed()
+	err := c.run()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.ctx.Err() != nil:
+		return ErrClosed
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return fmt.Errorf("serve share: %w", err)
+}
+
+func (c *session) run() error {
+	defer c.stream.Close()
+	hello, err := wire.ReadHello(c.stream)
+	if err != nil {
+		return err
+	}
+	welcome := wire.Welcome{Version: wire.Version, Forgets: c.s.begin(hello), Tag: c.s.config.Tag}
+	if err := wire.WriteHandshake(c.stream, welcome); err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	notified := make(chan struct{})
+	go func() { defer close(notified); c.notify(stop) }()
+	err = c.read()
+	_ = c.stream.Close() // what waits for the guest side to read stops waiting
+	c.calls.Wait()
+	close(stop)
+	<-notified
+	return err
+}
+
+// read takes requests off the stream and starts each. Those that forget are carried out at once, in order.
+func (c *session) read() error {
+	for {
+		n, err := wire.ReadHead(c.stream, wire.InSize)
+		if err != nil {
+			return err
+		}
+		buf := c.s.buffers.get(n)
+		if _, err := io.ReadFull(c.stream, buf[:n]); err != nil {
+			c.s.buffers.put(buf)
+			return fmt.Errorf("read message: %w", noEOF(err))
+		}
+		if err := c.take(buf, n); err != nil {
+			return err
+		}
+	}
+}
+
+// take owns buf.
+func (c *session) take(buf []byte, n int) error {
+	head, body, err := wire.ParseRequest(buf[:n])
+	if err != nil {
+		c.s.buffers.put(buf)
+		return err // nothing says where the next message would begin to make sense
+	}
+	if head.Op.NoReply() {
+		c.s.silent(c, head, body)
+		c.s.buffers.put(buf)
+		return nil
+	}
+	c.slots <- struct{}{}
+	c.calls.Go(func() {
+		defer func() { <-c.slots }()
+		defer c.s.buffers.put(buf)
+		c.s.answer(head, body, c.send)
+	})
+	return nil
+}
+
+// send writes one frame, whose first bytes are left for its length.
+func (c *session) send(frame []byte) error {
+	wire.PutHead(frame)
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.broken == nil {
+		if _, c.broken = c.stream.Write(frame); c.broken != nil {
+			_ = c.stream.Close()
+		}
+	}
+	return c.broken
+}
+
+// notify sends invalidations while the guest side takes them.
+func (c *session) notify(stop <-chan struct{}) {
+	c.s.invals.attach(c.wake)
+	defer c.s.invals.attach(nil)
+	for {
+		for c.spend() {
+			inv, ok := c.s.invals.next()
+			if !ok {
+				c.refund(1)
+				break
+			}
+			if c.send(inv.frame()) != nil {
+				c.s.invals.add(inv) // for the next session
+				return
+			}
+			c.s.sent.Add(1)
+		}
+		select {
+		case <-stop:
+			return
+		case <-c.wake:
+		}
+	}
+}
+
+func (c *session) spend() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.credit == 0 {
+		return false
+	}
+	c.credit--
+	return true
+}
+
+// refund is what the guest side says it has taken; it cannot raise its credit.
+func (c *session) refund(n uint32) {
+	c.mu.Lock()
+	c.credit = min(credit, c.credit+int(min(n, credit)))
+	c.mu.Unlock()
+}
+
+func (c *session) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
