@@ -48,6 +48,7 @@ type Mount struct {
 	fd   int
 	id   [wire.MountSize]byte
 
+	poll   *pollFile
 	out    *outbox
 	notes  chan []byte
 	ready  chan struct{}
@@ -64,7 +65,7 @@ type Mount struct {
 // Start mounts the directory and returns when the host has answered for the first time, or with ctx's error.
 func Start(ctx context.Context, opts Options) (*Mount, error) {
 	m := &Mount{
-		opts: opts, log: opts.Log, out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
+		opts: opts, log: opts.Log, poll: newPollFile(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
 		noted: make(chan struct{}),
 	}
 	if m.log == nil {
@@ -81,6 +82,9 @@ func Start(ctx context.Context, opts Options) (*Mount, error) {
 	go func() { defer close(m.noted); m.writeNotes() }()
 	select {
 	case <-m.ready:
+		if err := m.unpoll(); err != nil {
+			return nil, errors.Join(fmt.Errorf("mount shared directory %s: %w", opts.Dir, err), m.Close())
+		}
 		m.readAhead()
 		return m, nil
 	case <-ctx.Done():

@@ -48,9 +48,15 @@ func (m *Mount) readKernel() {
 			}
 			return
 		}
-		head, _, err := wire.ParseRequest(buf[wire.FrameHead : wire.FrameHead+n])
+		head, body, err := wire.ParseRequest(buf[wire.FrameHead : wire.FrameHead+n])
 		if err != nil {
 			m.log.Error("the kernel sent a bad message", "size", n, "error", err)
+			continue
+		}
+		if answer, ours := m.poll.answer(head, body); ours {
+			if answer != nil {
+				m.write(answer, head.Unique)
+			}
 			continue
 		}
 		msg := &message{op: head.Op, unique: head.Unique}
