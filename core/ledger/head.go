@@ -18,8 +18,14 @@ import (
 // HeadFile is the name of the signed head beside a session's database.
 const HeadFile = "session.head"
 
-// headContext keeps a signature of a head from meaning anything else.
-const headContext = "capsem ledger head 1"
+// SealFile is the name of the signed digest of a database that was closed, beside it. Its absence means nothing.
+const SealFile = "session.seal"
+
+// What is signed says what it is, so that no signature can stand for another.
+const (
+	headContext = "capsem ledger head 1"
+	sealContext = "capsem ledger file 1"
+)
 
 // maxHeadFile bounds the side file, in bytes.
 const maxHeadFile = 4 << 10
@@ -52,20 +58,20 @@ type statement struct {
 	Time    string
 }
 
-func (h *Head) statement() ([]byte, error) {
+func (h *Head) statement(context string) ([]byte, error) {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
 		return nil, fmt.Errorf("encode head: %w", err)
 	}
 	return mode.Marshal(statement{ //nolint:wrapcheck // cannot fail: plain values
-		Context: headContext, Session: h.Session, Number: h.Number, Seq: h.Seq, Hash: h.Hash[:], Time: h.Time,
+		Context: context, Session: h.Session, Number: h.Number, Seq: h.Seq, Hash: h.Hash[:], Time: h.Time,
 	})
 }
 
 // sign fills in time and signature.
-func (h *Head) sign(key crypto.Signer, now time.Time) error {
+func (h *Head) sign(context string, key crypto.Signer, now time.Time) error {
 	h.Time = stamp(now)
-	text, err := h.statement()
+	text, err := h.statement(context)
 	if err != nil {
 		return err
 	}
@@ -76,8 +82,10 @@ func (h *Head) sign(key crypto.Signer, now time.Time) error {
 }
 
 // Verify reports whether the head was signed by the holder of the key.
-func (h *Head) Verify(key ed25519.PublicKey) bool {
-	text, err := h.statement()
+func (h *Head) Verify(key ed25519.PublicKey) bool { return h.signed(headContext, key) }
+
+func (h *Head) signed(context string, key ed25519.PublicKey) bool {
+	text, err := h.statement(context)
 	return err == nil && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, text, h.Signature)
 }
 
@@ -119,23 +127,25 @@ func decodeHead(data []byte) (*Head, error) {
 func headPath(db string) string { return filepath.Join(filepath.Dir(db), HeadFile) }
 
 // ReadHead reads the signed head beside a database. The signature is not checked.
-func ReadHead(db string) (*Head, error) {
-	f, err := os.OpenFile(headPath(db), os.O_RDONLY|noFollow, 0)
+func ReadHead(db string) (*Head, error) { return readSigned(headPath(db)) }
+
+func readSigned(path string) (*Head, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read head: %w", err)
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxHeadFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read head: %w", err)
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
 	return decodeHead(data)
 }
 
-func writeHead(db string, h *Head) error {
+func writeSigned(path string, h *Head) error {
 	data, err := encodeHead(h)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(headPath(db), data, 0o600) //nolint:wrapcheck // says what it did
+	return atomicfile.Write(path, data, 0o600) //nolint:wrapcheck // says what it did
 }

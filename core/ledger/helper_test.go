@@ -104,6 +104,9 @@ func oneOfEach(n int) []Row {
 	}
 }
 
+// testTime is some moment.
+var testTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
 // rowsOfEach is how many rows oneOfEach makes: a model call brings two.
 const rowsOfEach = 13
 

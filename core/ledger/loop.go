@@ -260,6 +260,9 @@ func (l *loop) finish(ctx context.Context, given error) {
 		lost = fmt.Errorf("close record: %d rows were not written: %w", l.w.accepted.Load()-l.w.written.Load(), errors.Join(given, l.w.Err()))
 	}
 	l.w.final = errors.Join(lost, l.sign(ctx), l.groups.close(), l.db.Close(ctx))
+	if l.w.final == nil {
+		l.w.final = sealFile(l.db.Path(), &l.head, l.w.opts.Key)
+	}
 	for _, m := range l.marks {
 		m.done <- l.w.final
 	}

@@ -36,7 +36,7 @@ func (l *loop) keepSigned(ctx context.Context) {
 func (l *loop) sign(ctx context.Context) error {
 	if l.pos.seq > l.head.Seq {
 		next := Head{Session: l.w.opts.Session, Number: l.head.Number + 1, Seq: l.pos.seq, Hash: l.pos.hash}
-		if err := next.sign(l.w.opts.Key, time.Now()); err != nil {
+		if err := next.sign(headContext, l.w.opts.Key, time.Now()); err != nil {
 			return err
 		}
 		if err := l.insertHead(ctx, &next); err != nil {
@@ -47,7 +47,7 @@ func (l *loop) sign(ctx context.Context) error {
 	if !l.sideStale {
 		return nil
 	}
-	if err := writeHead(l.db.Path(), &l.head); err != nil {
+	if err := writeSigned(headPath(l.db.Path()), &l.head); err != nil {
 		return fmt.Errorf("sign record: %w", err)
 	}
 	l.sideStale = false

@@ -22,7 +22,7 @@ type Problem struct {
 	Row   int64  `json:"row,omitempty"`
 	// Seq is its place in the chain.
 	Seq int64 `json:"seq,omitempty"`
-	// What is wrong: "changed", "removed", "added", "reordered", "truncated", "head", "schema", "session".
+	// What is wrong: "changed", "removed", "added", "reordered", "truncated", "head", "schema", "session", "file".
 	What string `json:"what"`
 	// Detail says it in words.
 	Detail string `json:"detail"`
@@ -106,6 +106,13 @@ func Verify(ctx context.Context, path string, want Expect) (Report, error) {
 	if err == nil {
 		err = v.run(ctx)
 	}
+	if err == nil {
+		err = v.checkFile(ctx)
+	}
+	if store.Damaged(err) {
+		v.report.add(Problem{What: "file", Detail: "the file is damaged: " + err.Error()})
+		err = nil
+	}
 	return v.report, errors.Join(store.Explain(err, path), tx.Rollback(), r.Close())
 }
 
@@ -117,8 +124,6 @@ type verifier struct {
 	report Report
 	tables [tableCount]*cursor
 	heads  *headCursor
-	// width is how many columns, id included, each table has at this database's version.
-	width [tableCount]int
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -154,19 +159,16 @@ func (v *verifier) frame(ctx context.Context) (bool, error) {
 		v.report.add(Problem{What: "schema", Detail: "the tables are not those that capsem makes: " + bad})
 		return false, nil
 	}
-	var sessions, format_ int64
-	err = v.tx.QueryRowContext(ctx, "SELECT count(*), coalesce(max(session),''), coalesce(max(format),0) FROM ledger").Scan(&sessions, &v.report.Session, &format_)
+	rows, err := readAll(ctx, v.tx, "SELECT session, format FROM ledger LIMIT 2")
 	if err != nil {
 		return false, fmt.Errorf("verify record: %w", err)
 	}
-	switch {
-	case sessions == 0 && version > 0:
-		v.report.add(Problem{What: "session", Detail: "the record does not say whose it is"})
+	if len(rows) != 1 || rows[0][1] != int64(format) {
+		v.report.add(Problem{What: "session", Detail: "the record does not say whose it is, or is of an unknown format"})
 		return false, nil
-	case sessions != 1 || format_ != format:
-		v.report.add(Problem{What: "session", Detail: "the record claims more than one session or an unknown format"})
-		return false, nil
-	case v.want.Session != "" && v.report.Session != v.want.Session:
+	}
+	v.report.Session, _ = rows[0][0].(string)
+	if v.want.Session != "" && v.report.Session != v.want.Session {
 		v.report.add(Problem{What: "session", Detail: fmt.Sprintf("this is the record of session %q, not %q", v.report.Session, v.want.Session)})
 	}
 	return true, nil

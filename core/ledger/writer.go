@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +88,10 @@ type Writer struct {
 func Open(ctx context.Context, path string, opts Options) (*Writer, error) {
 	if err := opts.defaults(); err != nil {
 		return nil, err
+	}
+	// The file is about to change, so what was signed over all of it holds no longer.
+	if err := os.Remove(sealPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	db, err := store.Open(ctx, path, schema)
 	if err != nil {

@@ -140,6 +140,9 @@ func Explain(err error, path string) error {
 	return err
 }
 
+// Damaged reports whether an error says that a file is no sound database.
+func Damaged(err error) bool { return kindOf(err) == damaged }
+
 // kind is what an error of SQLite means to us.
 type kind int
 
@@ -150,3 +153,17 @@ const (
 	interrupted
 	refused
 )
+
+// Fold puts what a crash left in the write-ahead log into the database, so that the one file is all of it. The schema is not touched.
+func Fold(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return fmt.Errorf("fold database: %w", err)
+	}
+	pool := sql.OpenDB(connector(dsn(path, "rw"), nil))
+	pool.SetMaxOpenConns(1)
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("fold database: %w", Explain(err, path)), pool.Close())
+	}
+	return (&DB{path: path, pool: pool, conn: conn}).Close(ctx)
+}
