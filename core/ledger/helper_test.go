@@ -25,6 +25,8 @@ func testKey(t testing.TB) ed25519.PrivateKey {
 	return key
 }
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func public(key ed25519.PrivateKey) ed25519.PublicKey {
 	p, _ := key.Public().(ed25519.PublicKey)
 	return p
@@ -32,7 +34,7 @@ func public(key ed25519.PrivateKey) ed25519.PublicKey {
 
 func testOptions(t testing.TB, key ed25519.PrivateKey) Options {
 	t.Helper()
-	return Options{Session: testSession, Key: key, Log: slog.New(slog.DiscardHandler), Bodies: 4096, SignEvery: time.Hour}
+	return Options{Session: testSession, Key: key, Log: quiet(), Bodies: 4096, SignEvery: time.Hour}
 }
 
 func open(t testing.TB, path string, o Options) *Writer {

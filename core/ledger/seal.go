@@ -71,6 +71,10 @@ func (l *loop) load(ctx context.Context, opts *Options) error {
 		return err
 	}
 	conn := l.db.Conn()
+	// The loop tries again by itself; a long wait in a statement would only make Close late.
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout=200"); err != nil {
+		return store.Explain(err, l.db.Path())
+	}
 	l.pos.hash = genesis(opts.Session)
 	var hash []byte
 	err := conn.QueryRowContext(ctx, "SELECT seq, hash FROM chain ORDER BY seq DESC LIMIT 1").Scan(&l.pos.seq, &hash)
