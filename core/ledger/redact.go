@@ -183,7 +183,7 @@ func redactAfter(s, prefix string, least int, keep bool) string {
 		}
 		end := i + len(prefix)
 		n := tokenLength(s[end:])
-		if n < least || (!keep && i > 0 && isTokenByte(s[i-1])) {
+		if n < least || (!keep && i > 0 && isWordByte(s[i-1])) {
 			b.WriteString(s[:end])
 			s = s[end:]
 			continue
@@ -206,8 +206,13 @@ func tokenLength(s string) int {
 	return len(s)
 }
 
+// isWordByte is what a credential does not begin behind: "task-..." holds no "sk-...".
+func isWordByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
 func isTokenByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == '/' || c == '+' || c == '='
+	return isWordByte(c) || c == '.' || c == '/' || c == '+' || c == '='
 }
 
 // redactURL redacts the query and the user part of a URL as text, whether or not it parses.
