@@ -18,11 +18,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashEnv); dir != "" {
 		if err := writeForever(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(3) //nolint:forbidigo // the child of a test
+			os.Exit(3)
 		}
 		return
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // as testing wants it
+	os.Exit(m.Run())
 }
 
 // writeForever records and signs as fast as it can. Every thousand rows it says how many are surely written.
@@ -46,7 +46,7 @@ func writeForever(dir string) error {
 			if err := w.Flush(ctx); err != nil {
 				return err
 			}
-			fmt.Println(w.Counters().Written) //nolint:forbidigo // what the test reads
+			fmt.Println(w.Counters().Written)
 		}
 	}
 }

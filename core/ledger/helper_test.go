@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -90,7 +91,7 @@ func oneOfEach(n int) []Row {
 		FileEvent{Time: at, Action: "modified", Path: fmt.Sprintf("src/%d.go", n), Size: 99},
 		SnapshotEvent{Time: at, Slot: n, Origin: "manual", Name: "before", Files: 7},
 		ExecEvent{
-			Time: at, ExecID: fmt.Sprint(n), Command: "make test", ExitCode: 2, Duration: time.Second, Stdout: "ok", Stderr: "bad", StdoutBytes: 2, StderrBytes: 3,
+			Time: at, ExecID: strconv.Itoa(n), Command: "make test", ExitCode: 2, Duration: time.Second, Stdout: "ok", Stderr: "bad", StdoutBytes: 2, StderrBytes: 3,
 			Source: "api", MCPCall: 1, TraceID: "t1", Process: p,
 		},
 		AuditEvent{

@@ -229,21 +229,26 @@ func (q *plan) where(t int) (string, []any) {
 	return " WHERE " + strings.Join(parts, " AND "), args
 }
 
+// readEntry reads all columns there are: a record of an older version has fewer.
 func readEntry(ctx context.Context, r *store.Reader, at place) (Entry, error) {
 	t := &tables[at.table]
-	values := make([]any, len(t.columns))
-	into := make([]any, len(values))
-	for i := range values {
-		into[i] = &values[i]
+	rows, err := r.DB().QueryContext(ctx, "SELECT * FROM "+t.name+" WHERE id=?", at.id)
+	if err != nil {
+		return Entry{}, err //nolint:wrapcheck // by the caller
 	}
-	text := "SELECT " + strings.Join(t.columns, ", ") + " FROM " + t.name + " WHERE id=?"
-	if err := r.DB().QueryRowContext(ctx, text, at.id).Scan(into...); err != nil {
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
 		return Entry{}, err //nolint:wrapcheck // by the caller
 	}
 	e := Entry{Kind: t.kind, ID: at.id, Time: at.time, Fields: map[string]any{}}
-	for i, v := range values {
-		if v != nil && t.columns[i] != timestampColumn {
-			e.Fields[t.columns[i]] = v
+	all, err := scanAll(rows, len(names))
+	if err != nil || len(all) == 0 {
+		return e, err
+	}
+	for i, v := range all[0] {
+		if v != nil && names[i] != "id" && names[i] != timestampColumn {
+			e.Fields[names[i]] = v
 		}
 	}
 	return e, nil

@@ -121,3 +121,11 @@ func TestStatsSumUp(t *testing.T) {
 		t.Fatalf("%+v\nnot\n%+v", s, want)
 	}
 }
+
+func TestProcessesAreCounted(t *testing.T) {
+	path := filled(t, testKey(t), testSession, 4)
+	got, err := Processes(t.Context(), path)
+	if err != nil || fmt.Sprint(got) != "[{/bin/ls 4 2026-11-23T12:00:00.000000Z 2026-11-23T12:00:03.000000Z}]" {
+		t.Fatal(got, err)
+	}
+}

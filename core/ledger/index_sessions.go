@@ -87,7 +87,7 @@ func (x *Index) Session(ctx context.Context, id string) (Session, error) {
 func (x *Index) sessions(ctx context.Context, tail string, args ...any) ([]Session, error) {
 	out := []Session{}
 	err := x.update(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, "SELECT "+sessionColumns+" FROM sessions "+tail, args...)
+		rows, err := tx.QueryContext(ctx, "SELECT "+sessionColumns+" FROM sessions "+tail, args...) //nolint:gosec // tail is one of our own texts
 		if err != nil {
 			return err //nolint:wrapcheck // by the caller
 		}
@@ -221,10 +221,15 @@ func readAll(ctx context.Context, q store.Queryer, text string) ([][]any, error)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // by the caller
 	}
+	return scanAll(rows, len(names))
+}
+
+// scanAll reads rows of any values.
+func scanAll(rows *sql.Rows, columns int) ([][]any, error) {
 	var out [][]any
 	for rows.Next() {
-		values := make([]any, len(names))
-		into := make([]any, len(names))
+		values := make([]any, columns)
+		into := make([]any, columns)
 		for i := range values {
 			into[i] = &values[i]
 		}
@@ -238,12 +243,14 @@ func readAll(ctx context.Context, q store.Queryer, text string) ([][]any, error)
 
 func (s *summary) writeUsage(ctx context.Context, tx *sql.Tx, id string) error {
 	for i, u := range usages {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM "+u.table+" WHERE session_id=?", id); err != nil {
+		remove := "DELETE FROM " + u.table + " WHERE session_id=?" //nolint:gosec // one of our own names
+		if _, err := tx.ExecContext(ctx, remove, id); err != nil {
 			return err //nolint:wrapcheck // by the caller
 		}
 		for _, row := range s.usage[i] {
 			args := append([]any{id}, row...)
-			if _, err := tx.ExecContext(ctx, "INSERT INTO "+u.table+" VALUES (?"+strings.Repeat(",?", len(row))+")", args...); err != nil {
+			insert := "INSERT INTO " + u.table + " VALUES (?" + strings.Repeat(",?", len(row)) + ")" //nolint:gosec // one of our own names
+			if _, err := tx.ExecContext(ctx, insert, args...); err != nil {
 				return err //nolint:wrapcheck // by the caller
 			}
 		}

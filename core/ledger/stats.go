@@ -77,9 +77,11 @@ func totals(ctx context.Context, r *store.Reader) (Totals, error) {
 		text string
 		into []any
 	}{
-		{`SELECT count(*), count(*) FILTER (WHERE decision='allowed'), count(*) FILTER (WHERE decision='denied'),
+		{
+			`SELECT count(*), count(*) FILTER (WHERE decision='allowed'), count(*) FILTER (WHERE decision='denied'),
 			count(*) FILTER (WHERE decision='error'), coalesce(sum(bytes_sent),0), coalesce(sum(bytes_received),0) FROM net_events`,
-			[]any{&t.Requests, &t.Allowed, &t.Denied, &t.Errors, &t.BytesSent, &t.BytesReceived}},
+			[]any{&t.Requests, &t.Allowed, &t.Denied, &t.Errors, &t.BytesSent, &t.BytesReceived},
+		},
 		{"SELECT count(*), count(*) FILTER (WHERE decision='denied') FROM dns_events", []any{&t.DNSQueries, &t.DNSDenied}},
 		{`SELECT count(*), coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(estimated_cost_usd),0.0)
 			FROM model_calls`, []any{&t.ModelCalls, &t.InputTokens, &t.OutputTokens, &t.CostUSD}},
@@ -100,7 +102,8 @@ func totals(ctx context.Context, r *store.Reader) (Totals, error) {
 	if err := span(ctx, r, &t); err != nil {
 		return t, err
 	}
-	return t, domains(ctx, r, &t)
+	err := domains(ctx, r, &t)
+	return t, err
 }
 
 // span finds the first and the last time in any table; each table answers from its index.
@@ -138,6 +141,47 @@ func domains(ctx context.Context, r *store.Reader, t *Totals) error {
 		t.Domains = append(t.Domains, d)
 	}
 	return rows.Err() //nolint:wrapcheck // by the caller
+}
+
+// ProcessCount is one program that was started in the guest.
+type ProcessCount struct {
+	// Exe is the program, Count how often it was started.
+	Exe   string `json:"exe"`
+	Count int64  `json:"count"`
+	// First and Last are when.
+	First string `json:"first"`
+	Last  string `json:"last"`
+}
+
+// Processes lists the programs started in the guest, the most frequent first, at most MaxPage.
+func Processes(ctx context.Context, path string) ([]ProcessCount, error) {
+	r, err := store.OpenReader(ctx, path)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it did
+	}
+	out, err := processes(ctx, r)
+	if err != nil {
+		err = fmt.Errorf("list processes: %w", store.Explain(err, path))
+	}
+	return out, errors.Join(err, r.Close())
+}
+
+func processes(ctx context.Context, r *store.Reader) ([]ProcessCount, error) {
+	rows, err := r.DB().QueryContext(ctx, `SELECT exe, count(*) AS n, min(timestamp), max(timestamp) FROM audit_events
+		WHERE exe IS NOT NULL GROUP BY exe ORDER BY n DESC, exe LIMIT ?`, MaxPage)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // by the caller
+	}
+	defer rows.Close()
+	out := []ProcessCount{}
+	for rows.Next() {
+		var p ProcessCount
+		if err := rows.Scan(&p.Exe, &p.Count, &p.First, &p.Last); err != nil {
+			return nil, err //nolint:wrapcheck // by the caller
+		}
+		out = append(out, p)
+	}
+	return out, rows.Err() //nolint:wrapcheck // by the caller
 }
 
 // Inspect runs one reading statement of the owner's against the record at path: at most 10,000 rows and 5 seconds.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 
 	"capsem/core/store"
 )
@@ -176,16 +175,22 @@ type cursor struct {
 }
 
 func openCursor(ctx context.Context, q store.Queryer, t *table) (*cursor, error) {
-	rows, err := q.QueryContext(ctx, "SELECT id, "+strings.Join(t.columns, ", ")+" FROM "+t.name+" ORDER BY id")
+	rows, err := q.QueryContext(ctx, "SELECT * FROM "+t.name+" ORDER BY id")
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", t.name, err)
 	}
-	c := &cursor{name: t.name, rows: rows, values: make([]any, columnsAt+len(t.columns))}
+	// A record of an older version has fewer columns; that they are the right ones was checked before.
+	names, err := rows.Columns()
+	if err != nil {
+		return nil, errors.Join(err, rows.Close())
+	}
+	c := &cursor{name: t.name, rows: rows, values: make([]any, idAt+len(names))}
 	c.values[0] = t.name
 	for i := idAt; i < len(c.values); i++ {
 		c.into = append(c.into, &c.values[i])
 	}
-	return c, c.next()
+	err = c.next()
+	return c, err
 }
 
 // next goes to the next row; ok is false after the last.

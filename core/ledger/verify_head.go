@@ -27,7 +27,8 @@ func openHeads(ctx context.Context, v *verifier) (*headCursor, error) {
 		return nil, fmt.Errorf("read heads: %w", err)
 	}
 	h := &headCursor{v: v, rows: rows}
-	return h, h.advance()
+	err = h.advance()
+	return h, err
 }
 
 func (h *headCursor) bad(format string, args ...any) {

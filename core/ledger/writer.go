@@ -45,9 +45,9 @@ func (o *Options) defaults() error {
 	if o.Session == "" || len(o.Session) > 256 || len(o.Key) != ed25519.PrivateKeySize || o.Log == nil {
 		return errors.New("open ledger: session, key and log are required")
 	}
-	setDefault(&o.Queue, 8192)
+	setDefault(&o.Queue, 16384)
 	setDefault(&o.QueueBytes, 32<<20)
-	setDefault(&o.Batch, 1024)
+	setDefault(&o.Batch, 4096)
 	setDefault(&o.Linger, 5*time.Millisecond)
 	setDefault(&o.Patience, 100*time.Millisecond)
 	setDefault(&o.SignEvery, 2*time.Second)
@@ -124,10 +124,16 @@ func (w *Writer) Seal(ctx context.Context) error { return w.wait(ctx, &mark{seal
 
 func (w *Writer) wait(ctx context.Context, m *mark) error {
 	m.done = make(chan error, 1)
+	closed := fault.New(fault.Unavailable, "the record is closed")
+	select {
+	case <-w.done:
+		return closed
+	default:
+	}
 	select {
 	case w.queue <- &entry{mark: m}:
 	case <-w.done:
-		return fault.New(fault.Unavailable, "the record is closed")
+		return closed
 	case <-ctx.Done():
 		return w.late(ctx)
 	}
@@ -140,7 +146,7 @@ func (w *Writer) wait(ctx context.Context, m *mark) error {
 		case err := <-m.done:
 			return err
 		default:
-			return w.final
+			return errors.Join(closed, w.final)
 		}
 	case <-ctx.Done():
 		return w.late(ctx)

@@ -37,32 +37,6 @@ func TestEveryRowIsKeptAndVerifies(t *testing.T) {
 	}
 }
 
-func BenchmarkWriter(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "session.db")
-	o := testOptions(b, testKey(b))
-	o.Patience = time.Minute
-	o.SignEvery = 2 * time.Second
-	w := open(b, path, o)
-	e := NetEvent{
-		Domain: "api.example.com", Port: 443, Decision: "allowed", Rule: "preset:web", Process: Process{Name: "node", PID: 812},
-		Method: "POST", Path: "/v1/things/812", Status: 200, Sent: 812, Received: 40960, Duration: 12 * time.Millisecond, Type: "https", Remote: "192.0.2.7:443",
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		w.Record(e)
-	}
-	b.StartTimer() // b.Loop has stopped it
-	if err := w.Flush(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	b.StopTimer()
-	closeWriter(b, w)
-	if c := w.Counters(); c.Lost != 0 || c.Written != uint64(b.N) {
-		b.Fatalf("%+v of %d", c, b.N)
-	}
-}
-
 // block makes the database unwritable for the writer, as a full disk does, until the returned function is called.
 func block(t *testing.T, path string) func() {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -80,7 +81,7 @@ func dsn(path, mode string) string {
 	if !filepath.IsAbs(path) {
 		u = url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	}
-	u.RawQuery = url.Values{"mode": {mode}, "_busy_timeout": {fmt.Sprint(BusyTimeout.Milliseconds())}}.Encode()
+	u.RawQuery = url.Values{"mode": {mode}, "_busy_timeout": {strconv.FormatInt(BusyTimeout.Milliseconds(), 10)}}.Encode()
 	return u.String()
 }
 

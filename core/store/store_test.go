@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -218,7 +219,7 @@ func TestInspectRefusesAllButReading(t *testing.T) {
 	}
 	after, err := os.ReadFile(path)
 	check(t, err)
-	if string(before) != string(after) {
+	if !bytes.Equal(before, after) {
 		t.Error("the file changed")
 	}
 	if _, err := os.Stat(other); err == nil {
@@ -273,7 +274,7 @@ func FuzzInspect(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		_, _ = inspect(t.Context(), path, text, 100*time.Millisecond)
 		have, err := os.ReadFile(path)
-		if err != nil || string(have) != string(want) {
+		if err != nil || !bytes.Equal(have, want) {
 			t.Fatalf("%q changed the database: %v", text, err)
 		}
 	})
