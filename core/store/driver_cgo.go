@@ -11,6 +11,16 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
+// Numbers of SQLite's C interface, fixed by its file sqlite3.h. The driver's own names for them have no value where the code is
+// type-checked without a C compiler, as it is for macOS.
+const (
+	limitLength, limitSQL, limitColumns, limitDepth, limitAttached, limitWorkers = 0, 1, 2, 3, 7, 11
+
+	answerOK, answerDeny = 0, 1
+
+	opPragma, opRead, opSelect, opFunction, opRecursive = 19, 20, 21, 31, 33
+)
+
 // connect opens connections of one kind, each prepared by hook.
 type connect struct {
 	dsn    string
@@ -37,31 +47,31 @@ func tieDown(c *sqlite3.SQLiteConn, g *guard) error {
 	if _, err := c.Exec("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA cache_size=-8192", nil); err != nil {
 		return err //nolint:wrapcheck // the caller says which database
 	}
-	c.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, g.valueBytes)
-	c.SetLimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, maxSQL)
-	c.SetLimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-	c.SetLimit(sqlite3.SQLITE_LIMIT_COLUMN, maxColumns)
-	c.SetLimit(sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200)
-	c.SetLimit(sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0)
+	c.SetLimit(limitLength, g.valueBytes)
+	c.SetLimit(limitSQL, maxSQL)
+	c.SetLimit(limitAttached, 0)
+	c.SetLimit(limitColumns, maxColumns)
+	c.SetLimit(limitDepth, 200)
+	c.SetLimit(limitWorkers, 0)
 	if !g.authorize {
 		return nil
 	}
 	c.RegisterAuthorizer(func(op int, arg1, arg2, _ string) int {
 		if allowed(op, arg1, arg2) {
-			return sqlite3.SQLITE_OK
+			return answerOK
 		}
-		return sqlite3.SQLITE_DENY
+		return answerDeny
 	})
 	return nil
 }
 
 func allowed(op int, arg1, arg2 string) bool {
 	switch op {
-	case sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, opRecursive:
+	case opSelect, opRead, opRecursive:
 		return true
-	case sqlite3.SQLITE_FUNCTION:
+	case opFunction:
 		return allowedFunction(arg2)
-	case sqlite3.SQLITE_PRAGMA:
+	case opPragma:
 		return allowedPragma(arg1)
 	}
 	return false

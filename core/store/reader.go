@@ -24,8 +24,6 @@ const (
 	maxSQL, maxColumns, maxValue = 64 << 10, 500, 4 << 20
 	// trustedValue bounds a value that our own queries read.
 	trustedValue = 64 << 20
-	// opRecursive is SQLITE_RECURSIVE: WITH RECURSIVE.
-	opRecursive = 33
 )
 
 // guard is how a reading connection is tied down.
