@@ -25,11 +25,13 @@ import (
 	"capsem/core/guest/pid1"
 	"capsem/core/guest/proc"
 	"capsem/core/guest/relay"
+	"capsem/core/guest/share"
 	"capsem/core/guest/stage"
 	"capsem/core/guest/terminal"
 	"capsem/core/link"
 	"capsem/core/link/serial"
 	"capsem/core/link/vsock"
+	"capsem/core/proto"
 )
 
 // portName is the virtio-serial port of the link.
@@ -103,6 +105,9 @@ func newAgent(groups *proc.Cgroups, log *slog.Logger) (*agent.Agent, func(), err
 	a := agent.New(agent.Config{
 		Log: log, BootID: strings.TrimSpace(string(bootID)), Restarted: os.Getenv(key) == value, Report: report,
 		Identity: &identity.Setter{Kernel: identity.Real{}}, Exec: commands, Terminals: terminals, Power: power{},
+		Mount: func(ctx context.Context, s proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error {
+			return share.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Log: log})
+		},
 	})
 	return a, func() {
 		terminals.Close()

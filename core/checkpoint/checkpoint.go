@@ -2,6 +2,8 @@
 //
 //	checkpoint.json  what the state depends on, and its hash
 //	state            memory, devices and CPUs, as the hypervisor writes them
+//	extra            what the worker itself must know to go on: the state of the shared directories
+//	copied           is there when all of this is a copy, and so is the workspace
 //
 // It belongs to the system disk as it was at that moment, so it is used once: whoever goes on from it takes it away before the
 // machine runs. The directory appears complete, by a rename, and is never half-used.
@@ -28,6 +30,9 @@ import (
 const (
 	name, draft, used       = "suspended", "suspended.new", "suspended.used"
 	manifestFile, stateFile = "checkpoint.json", "state"
+	extraFile, copiedFile   = "extra", "copied"
+	// maxExtra bounds what a worker keeps, in bytes.
+	maxExtra = 256 << 20
 	// maxManifest bounds checkpoint.json, in bytes.
 	maxManifest = 64 << 10
 )
@@ -42,6 +47,17 @@ type manifest struct {
 	MadeNS int64  `json:"made_ns"`
 	Size   int64  `json:"size"`
 	BLAKE3 string `json:"blake3"`
+	// ExtraBLAKE3 is of the file extra; empty when there is none.
+	ExtraBLAKE3 string `json:"extra_blake3,omitempty"`
+}
+
+// Saved is a checkpoint that can be gone on from.
+type Saved struct {
+	// State is what the hypervisor wrote, Extra what the worker did.
+	State *os.File
+	Extra []byte
+	// Copied says that the workspace is a copy of the one that the VM had.
+	Copied bool
 }
 
 // Exists reports whether a VM's directory holds a checkpoint.
@@ -50,8 +66,8 @@ func Exists(dir string) bool {
 	return err == nil
 }
 
-// Make writes a checkpoint: save fills the state. When it returns without an error everything is on the disk.
-func Make(dir string, want template.Want, save func(to *os.File) error) error {
+// Make writes a checkpoint: save fills the state and returns what else to keep. When it returns without an error everything is on the disk.
+func Make(dir string, want template.Want, save func(to *os.File) (extra []byte, err error)) error {
 	temp := filepath.Join(dir, draft)
 	err := errors.Join(os.RemoveAll(temp), os.RemoveAll(filepath.Join(dir, used)))
 	if err == nil {
@@ -72,16 +88,24 @@ func Make(dir string, want template.Want, save func(to *os.File) error) error {
 	return atomicfile.SyncDir(dir) //nolint:wrapcheck // says what it did
 }
 
-func fill(temp string, want template.Want, save func(to *os.File) error) error {
+func fill(temp string, want template.Want, save func(to *os.File) (extra []byte, err error)) error {
 	f, err := os.OpenFile(filepath.Join(temp, stateFile), os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err //nolint:wrapcheck // by the caller
 	}
 	defer f.Close()
-	if err := save(f); err != nil {
+	extra, err := save(f)
+	if err != nil {
 		return err
 	}
 	m := manifest{Want: want, MadeNS: time.Now().UnixNano()}
+	if len(extra) > 0 {
+		hash := blake3.Sum256(extra)
+		m.ExtraBLAKE3 = hex.EncodeToString(hash[:])
+		if err := atomicfile.Write(filepath.Join(temp, extraFile), extra, 0o600); err != nil {
+			return err //nolint:wrapcheck // by the caller
+		}
+	}
 	if m.BLAKE3, m.Size, err = sum(f); err == nil {
 		err = f.Sync()
 	}
@@ -104,8 +128,8 @@ func sum(f *os.File) (string, int64, error) {
 	return hex.EncodeToString(h.Sum(nil)), n, err //nolint:wrapcheck // by the caller
 }
 
-// Open opens the state of a VM's checkpoint, held to its hash. One that does not fit is ErrMisfit.
-func Open(dir string, want template.Want) (*os.File, error) {
+// Open opens a VM's checkpoint, held to its hashes. One that does not fit is ErrMisfit.
+func Open(dir string, want template.Want) (*Saved, error) {
 	m, err := load(filepath.Join(dir, name, manifestFile))
 	if err != nil {
 		return nil, err
@@ -113,21 +137,46 @@ func Open(dir string, want template.Want) (*os.File, error) {
 	if m.Want != want {
 		return nil, fmt.Errorf("%w: %s", ErrMisfit, difference(m.Want, want))
 	}
-	f, err := os.OpenFile(filepath.Join(dir, name, stateFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	s := &Saved{}
+	if s.Extra, err = readExtra(filepath.Join(dir, name, extraFile), m.ExtraBLAKE3); err != nil {
+		return nil, err
+	}
+	_, err = os.Lstat(filepath.Join(dir, name, copiedFile))
+	s.Copied = err == nil
+	s.State, err = os.OpenFile(filepath.Join(dir, name, stateFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisfit, err)
 	}
-	hash, size, err := sum(f)
+	hash, size, err := sum(s.State)
 	if err == nil && (hash != m.BLAKE3 || size != m.Size) {
 		err = fmt.Errorf("%w: it is damaged", ErrMisfit)
 	}
 	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
+		_, err = s.State.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, s.State.Close())
 	}
-	return f, nil
+	return s, nil
+}
+
+func readExtra(path, want string) ([]byte, error) {
+	if want == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMisfit, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxExtra))
+	if err != nil {
+		return nil, fmt.Errorf("read saved state: %w", err)
+	}
+	if hash := blake3.Sum256(data); hex.EncodeToString(hash[:]) != want {
+		return nil, fmt.Errorf("%w: it is damaged", ErrMisfit)
+	}
+	return data, nil
 }
 
 func load(path string) (manifest, error) {
@@ -193,9 +242,13 @@ func Copy(from, to string) error {
 	if err := os.Mkdir(filepath.Join(to, name), 0o700); err != nil {
 		return fmt.Errorf("copy saved state: %w", err)
 	}
-	for _, file := range []string{stateFile, manifestFile} { // the one without which it does not exist comes last
+	if err := os.WriteFile(filepath.Join(to, name, copiedFile), nil, 0o600); err != nil {
+		return fmt.Errorf("copy saved state: %w", err)
+	}
+	for _, file := range []string{stateFile, extraFile, manifestFile} { // the one without which it does not exist comes last
 		src, dst := filepath.Join(from, name, file), filepath.Join(to, name, file)
-		if os.Link(src, dst) == nil {
+		err := os.Link(src, dst)
+		if err == nil || file == extraFile && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err := copyFile(src, dst); err != nil {

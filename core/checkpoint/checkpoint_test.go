@@ -14,7 +14,7 @@ var want = template.Want{AssetVersion: "a", Cmdline: "c", CPUs: 1, MemoryMB: 256
 
 func make1(t *testing.T, dir string) {
 	t.Helper()
-	if err := Make(dir, want, func(f *os.File) error { _, err := f.WriteString("state"); return err }); err != nil {
+	if err := Make(dir, want, func(f *os.File) ([]byte, error) { _, err := f.WriteString("state"); return []byte("extra"), err }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -26,13 +26,20 @@ func TestACheckpointIsUsedOnce(t *testing.T) {
 	}
 	make1(t, dir)
 	make1(t, dir) // a newer one takes its place
-	f, err := Open(dir, want)
+	saved, err := Open(dir, want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if text, err := io.ReadAll(f); err != nil || string(text) != "state" {
-		t.Errorf("%q, %v", text, err)
+	defer saved.State.Close()
+	if text, err := io.ReadAll(saved.State); err != nil || string(text) != "state" || string(saved.Extra) != "extra" || saved.Copied {
+		t.Errorf("%q, %+v, %v", text, saved, err)
+	}
+	other := t.TempDir()
+	if err := Copy(dir, other); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := Open(other, want); err != nil || string(second.Extra) != "extra" || !second.Copied || second.State.Close() != nil {
+		t.Errorf("the copy: %+v, %v", second, err)
 	}
 	back, err := Take(dir)
 	if err != nil || Exists(dir) {
@@ -55,7 +62,7 @@ func TestACheckpointIsUsedOnce(t *testing.T) {
 func TestAFailedSaveLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	full := errors.New("no space left")
-	if err := Make(dir, want, func(*os.File) error { return full }); !errors.Is(err, full) {
+	if err := Make(dir, want, func(*os.File) ([]byte, error) { return nil, full }); !errors.Is(err, full) {
 		t.Error(err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
@@ -72,6 +79,10 @@ func TestACheckpointThatDoesNotFitIsRefused(t *testing.T) {
 		"a flipped byte": func(dir string, _ *template.Want) error {
 			return os.WriteFile(filepath.Join(dir, "suspended", "state"), []byte("stale"), 0o600)
 		},
+		"a changed extra": func(dir string, _ *template.Want) error {
+			return os.WriteFile(filepath.Join(dir, "suspended", "extra"), []byte("stale"), 0o600)
+		},
+		"no extra": func(dir string, _ *template.Want) error { return os.Remove(filepath.Join(dir, "suspended", "extra")) },
 		"no state": func(dir string, _ *template.Want) error { return os.Remove(filepath.Join(dir, "suspended", "state")) },
 		"no sense": func(dir string, _ *template.Want) error {
 			return os.WriteFile(filepath.Join(dir, "suspended", "checkpoint.json"), []byte("{"), 0o600)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ type Config struct {
 	// OnLifecycle answers a shutdown, reboot or suspend asked for in the guest; nil refuses them. It is called from a
 	// goroutine that Close waits for, so it must return soon and not call Close.
 	OnLifecycle func(proto.LifecycleRequest) proto.LifecycleReply
+	// OnFiles serves one stream of a shared directory's FUSE messages until it or ctx ends; nil refuses them. The guest opens some
+	// before it is ready. Close waits for it.
+	OnFiles func(ctx context.Context, tag string, stream io.ReadWriteCloser)
 }
 
 // Agent is the agent of one guest during one link session. Its methods may be used at once by many goroutines.
@@ -63,15 +67,21 @@ func Attach(ctx context.Context, s link.Session, cfg Config) (*Agent, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.closed = sync.OnceValue(a.shut)
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	a.stop = stop
 	lifecycle, err := s.Listen(proto.PortLifecycle)
+	if err == nil {
+		err = a.listenFiles(run, cfg.OnFiles)
+	}
 	if err == nil {
 		err = a.handshake(ctx, cfg)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		stop()
+		err = errors.Join(err, s.Close())
+		a.wg.Wait()
+		return nil, err
 	}
-	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a.stop = stop
 	a.wg.Go(func() { a.end(a.readLoop()) })
 	a.wg.Go(func() { a.end(a.writeLoop(run)) })
 	a.wg.Go(func() { a.heartbeats(run) })

@@ -44,23 +44,33 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 	}
 	err = vm.Pause(ctx)
 	if err == nil {
-		err = checkpoint.Make(dir, w.want, func(to *os.File) error {
-			if err := saver.Save(ctx, to); err != nil {
-				return err //nolint:wrapcheck // says what it did
+		err = checkpoint.Make(dir, w.want, func(to *os.File) ([]byte, error) {
+			extra, err := w.copyTo(ctx, saver, to, dir)
+			if err != nil {
+				return nil, err
 			}
-			if err := image.CopyDisk(w.dirNow().SystemDisk(), filepath.Join(dir, filepath.Base(w.dirNow().SystemDisk()))); err != nil {
-				return err //nolint:wrapcheck // says what it did
-			}
-			if err := image.CopyWorkspace(w.dirNow().Dir(), dir); err != nil {
-				return err //nolint:wrapcheck // says what it did
-			}
-			return goOn()
+			return extra, goOn()
 		})
 	}
 	if paused {
 		err = errors.Join(err, goOn())
 	}
 	return full(err, "no space left to fork VM %s", w.idNow())
+}
+
+// copyTo copies all of a machine that stands still.
+func (w *Worker) copyTo(ctx context.Context, saver hypervisor.Saver, state *os.File, dir string) (extra []byte, err error) {
+	if err := saver.Save(ctx, state); err != nil {
+		return nil, err //nolint:wrapcheck // says what it did
+	}
+	if extra, err = w.saveShares(); err != nil {
+		return nil, err
+	}
+	from := w.dirNow()
+	if err := image.CopyDisk(from.SystemDisk(), filepath.Join(dir, filepath.Base(from.SystemDisk()))); err != nil {
+		return nil, err //nolint:wrapcheck // says what it did
+	}
+	return extra, image.CopyWorkspace(from.Dir(), dir) //nolint:wrapcheck // says what it did
 }
 
 func (w *Worker) mayFork() (hypervisor.Machine, hypervisor.Saver, error) {

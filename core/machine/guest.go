@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"capsem/core/checkpoint"
 	"capsem/core/hypervisor"
 	"capsem/core/proto"
 )
@@ -25,8 +26,8 @@ type parts struct {
 	// tryWarm says that a template may be used, warm what of it is.
 	tryWarm bool
 	warm    *warm
-	// state is the checkpoint that the VM goes on from.
-	state *os.File
+	// saved is the checkpoint that the VM goes on from.
+	saved *checkpoint.Saved
 }
 
 // close gives the files back; the machine has its own.
@@ -35,8 +36,8 @@ func (p *parts) close() {
 		_ = p.boot.Close() // only read
 	}
 	p.warm.close()
-	if p.state != nil {
-		_ = p.state.Close() // only read
+	if p.saved != nil {
+		_ = p.saved.State.Close() // only read
 	}
 	if p.system != nil {
 		_ = p.system.Close() // the machine's copy is what counts
@@ -88,8 +89,8 @@ func (w *Worker) fit(ctx context.Context, p *parts) error {
 	w.mu.Lock()
 	w.want = want
 	w.mu.Unlock()
-	p.state, err = w.saved()
-	w.resuming = p.state != nil
+	p.saved, err = w.saved()
+	w.resuming = p.saved != nil
 	return err
 }
 
@@ -129,8 +130,11 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 	defer p.close()
 	w.board.step("starting the hypervisor")
 	spec := w.machineSpec(p)
-	if p.state != nil {
-		spec.State = p.state
+	if err := w.openShares(p.saved); err != nil {
+		return nil, err
+	}
+	if p.saved != nil {
+		spec.State = p.saved.State
 		w.board.step("going on from where it was suspended")
 	}
 	if p.warm != nil {
@@ -139,7 +143,7 @@ func (w *Worker) create(ctx context.Context) (hypervisor.Machine, error) {
 	}
 	vm, err := w.cfg.Driver.Create(ctx, spec)
 	switch {
-	case err == nil || p.state == nil || ctx.Err() != nil:
+	case err == nil || p.saved == nil || ctx.Err() != nil:
 	case w.spec.ForkedMemory:
 		if err := w.forked(err); err != nil {
 			return nil, err

@@ -35,6 +35,9 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 	if err != nil {
 		return cause(boot, err)
 	}
+	if err := w.unshared(a); err != nil {
+		return errors.Join(err, a.Close())
+	}
 	w.setAgent(a) // before anybody learns that the VM runs
 	w.activity.touch()
 	w.board.update(func(st *proto.WorkerStatus) {
@@ -150,8 +153,9 @@ func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent,
 		Log: w.log,
 		Boot: proto.BootConfig{
 			ID: spec.ID, Name: spec.Name, Hostname: hostname(spec.ID), Timezone: spec.Timezone, MachineID: spec.MachineID,
-			Entropy: entropy, Env: spec.Env,
+			Entropy: entropy, Env: spec.Env, Shares: w.mounts(),
 		},
+		OnFiles: w.serveFiles,
 		OnLifecycle: func(req proto.LifecycleRequest) proto.LifecycleReply {
 			return w.lifecycle(context.WithoutCancel(ctx), req) // ctx is that of the handshake
 		},

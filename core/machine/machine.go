@@ -47,6 +47,8 @@ type Config struct {
 	// state depends on besides, with an accelerator.
 	RAM  *os.File
 	Host func(ctx context.Context, accelerator hypervisor.Accelerator) (string, error)
+	// Share has the guest mount its workspace, and the directories in the spec, over the link.
+	Share bool
 	// Log takes what happens.
 	Log *slog.Logger
 	// grace and slack are shutdownGrace and shutdownSlack but in tests.
@@ -77,6 +79,7 @@ type Worker struct {
 	stands string             // why the machine stands still, if it does
 	// saving is held while the machine is saved, and must stand still.
 	saving sync.Mutex
+	shares shares // nil while there are none
 	// activity is who uses the VM.
 	activity activity
 	// suspending says that the memory is being saved, or has been.
@@ -133,6 +136,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open console log: %w", err)
 	}
 	defer w.console.Close()
+	defer func() { err = errors.Join(err, w.sharesNow().close()) }()
 	server, err := w.listen(ctx)
 	if err != nil {
 		return err

@@ -91,7 +91,12 @@ func (w *Worker) save(ctx context.Context, vm hypervisor.Machine) error {
 	}
 	err := vm.Pause(ctx)
 	if err == nil {
-		err = checkpoint.Make(w.dirNow().Dir(), w.want, func(to *os.File) error { return saver.Save(ctx, to) })
+		err = checkpoint.Make(w.dirNow().Dir(), w.want, func(to *os.File) ([]byte, error) {
+			if err := saver.Save(ctx, to); err != nil {
+				return nil, err //nolint:wrapcheck // says what it did
+			}
+			return w.saveShares()
+		})
 	}
 	return full(err, "no space left to suspend VM %s", w.idNow())
 }
@@ -122,7 +127,7 @@ func (w *Worker) suspendSelf(ctx context.Context) {
 }
 
 // saved opens the checkpoint that the VM goes on from; nil when there is none.
-func (w *Worker) saved() (*os.File, error) {
+func (w *Worker) saved() (*checkpoint.Saved, error) {
 	dir := w.dirNow().Dir()
 	if w.spec.Cold {
 		return nil, checkpoint.Discard(dir, true) //nolint:wrapcheck // says what it did
@@ -130,7 +135,7 @@ func (w *Worker) saved() (*os.File, error) {
 	if !checkpoint.Exists(dir) {
 		return nil, checkpoint.Discard(dir, false) //nolint:wrapcheck // says what it did
 	}
-	f, err := checkpoint.Open(dir, w.want)
+	s, err := checkpoint.Open(dir, w.want)
 	switch {
 	case !errors.Is(err, checkpoint.ErrMisfit):
 	case w.spec.ForkedMemory:
@@ -138,7 +143,7 @@ func (w *Worker) saved() (*os.File, error) {
 	default:
 		return nil, w.misfit(err)
 	}
-	return f, err //nolint:wrapcheck // says what it did
+	return s, err //nolint:wrapcheck // says what it did
 }
 
 // misfit says that the VM cannot go on, and what can be done.

@@ -33,6 +33,16 @@ type (
 		Entropy []byte `cbor:"entropy"`
 		// Env is the environment of every command in this VM.
 		Env map[string]string `cbor:"env,omitempty"`
+		// Shares are the directories of the host that the guest mounts before it is ready.
+		Shares []Share `cbor:"shares,omitempty"`
+	}
+	// Share is one shared directory; its FUSE messages go over PortFiles, with the tag as the stream's Dest.
+	Share struct {
+		Tag string `cbor:"tag" json:"tag"`
+		// Dir is where the guest mounts it: absolute and clean.
+		Dir string `cbor:"dir" json:"dir"`
+		// ReadOnly is held by the host in any case.
+		ReadOnly bool `cbor:"read_only,omitempty" json:"read_only,omitempty"`
 	}
 	// FileWrite places one small file before the first command.
 	FileWrite struct {

@@ -34,7 +34,7 @@ const (
 	PortAudit Port = 5006
 	// PortDNS is name lookups. Guest opens. (Network issue.)
 	PortDNS Port = 5007
-	// PortFiles is FUSE messages of the shared workspace. Guest opens. (Workspace issue.)
+	// PortFiles is the FUSE messages of one shared directory (core/share). Guest opens; StreamHeader.Dest is the tag.
 	PortFiles Port = 5008
 	// PortAgentFiles is one file operation by the agent. Host opens.
 	PortAgentFiles Port = 5009
@@ -60,7 +60,7 @@ type StreamHeader struct {
 	Port Port `cbor:"port"`
 	// Process is what the guest claims about the process behind the stream; informational.
 	Process string `cbor:"process,omitempty"`
-	// Dest is the original destination ("address:port") of a redirected or forwarded connection.
+	// Dest is the original destination ("address:port") of a redirected or forwarded connection, or the tag of a shared directory.
 	Dest string `cbor:"dest,omitempty"`
 }
 

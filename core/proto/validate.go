@@ -35,7 +35,37 @@ func (b BootConfig) validate() error {
 	case len(b.Entropy) < 32 || len(b.Entropy) > 512:
 		return fmt.Errorf("%d bytes of entropy are outside 32-512", len(b.Entropy))
 	}
-	return ValidateEnv(b.Env)
+	return errors.Join(ValidateEnv(b.Env), validateShares(b.Shares))
+}
+
+// MaxShares bounds the directories that one guest mounts.
+const MaxShares = 32
+
+func validateShares(shares []Share) error {
+	if len(shares) > MaxShares {
+		return fmt.Errorf("%d shared directories are more than %d", len(shares), MaxShares)
+	}
+	seen := map[string]bool{}
+	for _, s := range shares {
+		switch {
+		case !IsShareTag(s.Tag) || seen[s.Tag]:
+			return fmt.Errorf("tag %.40q of a shared directory is malformed or there twice", s.Tag)
+		case !isText(s.Dir) || !path.IsAbs(s.Dir) || path.Clean(s.Dir) != s.Dir || s.Dir == "/" || len(s.Dir) > MaxPath:
+			return fmt.Errorf("mount point %.80q is not absolute and clean", s.Dir)
+		}
+		seen[s.Tag] = true
+	}
+	return nil
+}
+
+// IsShareTag reports whether a text can name a shared directory: 1-32 lower-case letters, digits and hyphens.
+func IsShareTag(tag string) bool {
+	for _, c := range []byte(tag) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return tag != "" && len(tag) <= 32
 }
 
 func (f FileWrite) validate() error {

@@ -34,8 +34,19 @@ type VMSpec struct {
 	ForkedMemory bool   `json:"forked_memory,omitempty"`
 	// Cold says that no template is to be used for the first start.
 	Cold bool `json:"cold,omitempty"`
+	// Mounts are directories of the host that it shares, besides its workspace.
+	Mounts []Mount `json:"mounts,omitempty"`
 	// Pooled says that it is ready for somebody, and nobody's yet.
 	Pooled bool `json:"pooled,omitempty"`
 	// CreatedNS is when the VM was created, since 1970.
 	CreatedNS int64 `json:"created_ns"`
+}
+
+// Mount is a directory of the host that a VM shares.
+type Mount struct {
+	// Host is an absolute path on the host, Guest one in the guest.
+	Host  string `json:"host"`
+	Guest string `json:"guest"`
+	// ReadOnly is held on the host.
+	ReadOnly bool `json:"read_only,omitempty"`
 }

@@ -14,7 +14,7 @@ import (
 // platform has QEMU run the VM.
 func platform(cfg *machine.Config) {
 	home := cfg.Home
-	cfg.Driver, cfg.DiskFormat = qemu.New(qemu.Options{Log: cfg.Log}), hypervisor.QCOW2
+	cfg.Driver, cfg.DiskFormat, cfg.Share = qemu.New(qemu.Options{Log: cfg.Log}), hypervisor.QCOW2, true
 	cfg.Resolve = func(ctx context.Context, want hypervisor.Accelerator) (hypervisor.Accelerator, string, error) {
 		return qemu.Resolve(ctx, home, want)
 	}

@@ -62,6 +62,7 @@ func run(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger)
 	cfg := machine.Config{Home: o.home, Dir: o.dir, Log: log, Assets: boot(o.home)}
 	platform(&cfg)
 	if o.make {
+		cfg.Share = false // a template is nobody's
 		_, err := machine.MakeTemplate(ctx, cfg)
 		return err //nolint:wrapcheck // says what it did
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,6 +45,8 @@ type Config struct {
 	Terminals *terminal.Manager
 	// Power ends the machine.
 	Power Power
+	// Mount mounts one shared directory; dial opens a stream to the host's side of it, whenever it is asked.
+	Mount func(ctx context.Context, share proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error
 }
 
 // Agent serves one link session after another. Make it with New.
@@ -53,6 +56,9 @@ type Agent struct {
 	// work are the handlers of streams; they may outlive their session.
 	work sync.WaitGroup
 
+	// mounted has the directory of each share that is mounted; only session uses it.
+	mounted map[string]bool
+
 	mu       sync.Mutex
 	sessions int
 	current  link.Session
@@ -60,7 +66,7 @@ type Agent struct {
 }
 
 // New returns an Agent.
-func New(c Config) *Agent { return &Agent{Config: c, changed: make(chan struct{})} }
+func New(c Config) *Agent { return &Agent{Config: c, mounted: map[string]bool{}, changed: make(chan struct{})} }
 
 // Acceptor waits for the host to begin a session.
 type Acceptor interface {
@@ -142,6 +148,9 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 	}
 	a.setCurrent(s)
 	defer a.setCurrent(nil)
+	if err = a.mountAll(ctx, c.shares); err != nil {
+		c.failed = append(c.failed, stage.Plain(err.Error()))
+	}
 	err = c.ready()
 	if err == nil {
 		err = c.serve()

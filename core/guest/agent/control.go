@@ -20,6 +20,7 @@ type control struct {
 	agent  *Agent
 	stream io.ReadWriter
 	failed []string
+	shares []proto.Share
 }
 
 // errOrder is a message at the wrong time.
@@ -74,6 +75,7 @@ func (c *control) configure(cfg proto.BootConfig) error {
 	for _, f := range failed {
 		c.failed = append(c.failed, stage.Plain(f))
 	}
+	c.shares = cfg.Shares
 	env := map[string]string{}
 	maps.Copy(env, environ.Image("/etc/environment"))
 	env["CAPSEM_VM_ID"] = cfg.ID

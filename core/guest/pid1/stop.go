@@ -36,6 +36,14 @@ wait:
 			break wait
 		}
 	}
+	// The agent is the last: what the others leave unwritten in shared directories goes through it.
+	for _, pid := range processes(agent) {
+		_ = unix.Kill(pid, unix.SIGKILL) // as above
+	}
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline) && len(processes(agent)) > 0; {
+		reapAll()
+		<-tick.C
+	}
 	_ = unix.Kill(-1, unix.SIGKILL) // no process is left then
 	// Killed processes still hold files; the disk can be made read-only only after them.
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && len(processes(0)) > 0; {

@@ -33,12 +33,12 @@ func (w *worker) powerOn() error {
 	if w.spec.Cold || !checkpoint.Exists(w.dir.Dir()) {
 		return checkpoint.Discard(w.dir.Dir(), w.spec.Cold)
 	}
-	state, err := checkpoint.Open(w.dir.Dir(), want)
+	saved, err := checkpoint.Open(w.dir.Dir(), want)
 	if err != nil {
 		return err
 	}
-	defer state.Close()
-	text, err := io.ReadAll(state)
+	defer saved.State.Close()
+	text, err := io.ReadAll(saved.State)
 	if err != nil {
 		return err
 	}
@@ -51,11 +51,11 @@ func (w *worker) powerOn() error {
 
 // save is called with mu held.
 func (w *worker) save(dir string, also func() error) error {
-	return checkpoint.Make(dir, want, func(to *os.File) error {
+	return checkpoint.Make(dir, want, func(to *os.File) ([]byte, error) {
 		if _, err := to.WriteString(w.memory); err != nil {
-			return err
+			return nil, err
 		}
-		return also()
+		return nil, also()
 	})
 }
 

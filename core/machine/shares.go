@@ -1,0 +1,127 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"capsem/core/checkpoint"
+	"capsem/core/fault"
+	"capsem/core/proto"
+	"capsem/core/share"
+)
+
+// workspaceTag names the workspace, workspaceDir is where the guest has it.
+const workspaceTag, workspaceDir = "workspace", "/root"
+
+// shares are the directories that the VM shares with the host, by tag.
+type shares map[string]*share.Server
+
+// mounts lists what the guest mounts.
+func (w *Worker) mounts() []proto.Share {
+	if !w.cfg.Share {
+		return nil
+	}
+	all := []proto.Share{{Tag: workspaceTag, Dir: workspaceDir}}
+	for i, m := range w.spec.Mounts {
+		all = append(all, proto.Share{Tag: mountTag(i), Dir: m.Guest, ReadOnly: m.ReadOnly})
+	}
+	return all
+}
+
+func mountTag(i int) string { return "mount-" + strconv.Itoa(i) }
+
+// openShares opens the shared directories, as they were when the VM was saved if it goes on.
+func (w *Worker) openShares(saved *checkpoint.Saved) error {
+	if !w.cfg.Share || w.sharesNow() != nil {
+		return nil // a machine that follows another has them
+	}
+	states := map[string][]byte{}
+	if saved != nil && len(saved.Extra) > 0 {
+		if err := proto.Unmarshal(saved.Extra, &states); err != nil {
+			return fmt.Errorf("open shared directories: %w", err)
+		}
+	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	all := shares{}
+	open := func(tag string, cfg share.Config) error {
+		cfg.Tag, cfg.UID, cfg.GID, cfg.Log, cfg.State = tag, uid, gid, w.log, states[tag]
+		s, err := share.New(cfg)
+		if err != nil {
+			return fault.Wrap(err, fault.Conflict, "the directory %s, which VM %s shares, cannot be opened: %s", cfg.Root, w.spec.ID, err).
+				WithHint("put it back, or start the VM without it")
+		}
+		all[tag] = s
+		return nil
+	}
+	err := open(workspaceTag, share.Config{
+		Root: w.dirNow().Workspace(), Quota: share.Quota{Bytes: int64(w.spec.DiskMB) << 20}, Copied: saved != nil && saved.Copied,
+	})
+	for i, m := range w.spec.Mounts {
+		if err == nil {
+			err = open(mountTag(i), share.Config{Root: m.Host, ReadOnly: m.ReadOnly})
+		}
+	}
+	if err != nil {
+		return errors.Join(err, all.close())
+	}
+	w.mu.Lock()
+	w.shares = all
+	w.mu.Unlock()
+	return nil
+}
+
+func (w *Worker) sharesNow() shares {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.shares
+}
+
+// serveFiles serves one stream of a shared directory.
+func (w *Worker) serveFiles(ctx context.Context, tag string, stream io.ReadWriteCloser) {
+	s := w.sharesNow()[tag]
+	if s == nil {
+		w.log.Warn("the guest asks for a directory that is not shared", "tag", plain(tag))
+		return
+	}
+	if err := s.Serve(ctx, stream); err != nil && ctx.Err() == nil {
+		w.log.Warn("a shared directory's stream broke", "tag", tag, "error", err)
+	}
+}
+
+// saveShares is what the shared directories need to go on, for a machine that stands still.
+func (w *Worker) saveShares() ([]byte, error) {
+	all := w.sharesNow()
+	if len(all) == 0 {
+		return nil, nil
+	}
+	states := map[string][]byte{}
+	for tag, s := range all {
+		state, err := s.Save()
+		if err != nil {
+			return nil, fmt.Errorf("save shared directory: %w", err)
+		}
+		states[tag] = state
+	}
+	return proto.Marshal(states) //nolint:wrapcheck // says what it did
+}
+
+// unshared says that a guest that has booted did not mount its workspace: what it writes would not be kept where it should.
+func (w *Worker) unshared(a guestAgent) error {
+	s := w.sharesNow()[workspaceTag]
+	if s == nil || w.resuming || s.Stats().Requests > 0 {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "the guest did not mount its workspace: %v", a.Failed())
+}
+
+func (s shares) close() error {
+	var failed []error
+	for _, server := range s {
+		failed = append(failed, server.Close())
+	}
+	return errors.Join(failed...)
+}
