@@ -179,7 +179,7 @@ var posixCases = []struct {
 		defer f.Close()
 		m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		must(t, err)
-		copy(m[4000:], "mapped")
+		copyMapped(t, m[4000:], []byte("mapped"))
 		must(t, unix.Msync(m, unix.MS_SYNC))
 		must(t, unix.Munmap(m))
 		if got := read(t, d+"/f")[4000:4006]; got != "mapped" {
