@@ -55,7 +55,7 @@ type handles struct {
 	limit int
 }
 
-// reserve says beforehand whether another handle is allowed, so that nothing is made in vain.
+// room says beforehand whether another handle is allowed, so that nothing is made in vain.
 func (t *handles) room() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -92,7 +92,7 @@ func (s *Server) create(c *call) error {
 	}
 	defer dir.close()
 	s.watcher.ensure(parent, dir)
-	if err := s.handles.room(); err != nil {
+	if err := errors.Join(s.handles.room(), s.table.room()); err != nil {
 		return err
 	}
 	if err := s.quota.reserve(inodeCost); err != nil {
@@ -188,7 +188,7 @@ func (s *Server) tmpfile(c *call) error {
 		return err
 	}
 	defer dir.close()
-	if err := s.handles.room(); err != nil {
+	if err := errors.Join(s.handles.room(), s.table.room()); err != nil {
 		return err
 	}
 	if err := s.quota.reserve(inodeCost); err != nil {

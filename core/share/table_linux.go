@@ -87,6 +87,14 @@ func (t *table) root() *node {
 	return t.byID[wire.RootID]
 }
 
+// room says beforehand whether another node is allowed, so that nothing is made in vain.
+func (t *table) room() error {
+	if t.size() >= t.limit {
+		return unix.ENFILE
+	}
+	return nil
+}
+
 func (t *table) size() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
