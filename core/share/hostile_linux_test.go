@@ -26,9 +26,11 @@ func TestBadNamesAreRefusedInEveryOperation(t *testing.T) {
 	node := k.mustLookup(wire.RootID, "f")
 	for _, name := range badNames {
 		for what, try := range map[string]func() (unix.Errno, []byte){
-			"lookup":  func() (unix.Errno, []byte) { return k.call(wire.OpLookup, 1, text(name)) },
-			"mkdir":   func() (unix.Errno, []byte) { return k.call(wire.OpMkdir, 1, join(num32(0o755, 0), text(name))) },
-			"mknod":   func() (unix.Errno, []byte) { return k.call(wire.OpMknod, 1, join(num32(0o100644, 0, 0, 0), text(name))) },
+			"lookup": func() (unix.Errno, []byte) { return k.call(wire.OpLookup, 1, text(name)) },
+			"mkdir":  func() (unix.Errno, []byte) { return k.call(wire.OpMkdir, 1, join(num32(0o755, 0), text(name))) },
+			"mknod": func() (unix.Errno, []byte) {
+				return k.call(wire.OpMknod, 1, join(num32(0o100644, 0, 0, 0), text(name)))
+			},
 			"create":  func() (unix.Errno, []byte) { return k.call(wire.OpCreate, 1, join(num32(2, 0o644, 0, 0), text(name))) },
 			"symlink": func() (unix.Errno, []byte) { return k.call(wire.OpSymlink, 1, text(name, "t")) },
 			"unlink":  func() (unix.Errno, []byte) { return k.call(wire.OpUnlink, 1, text(name)) },
@@ -143,11 +145,12 @@ func TestForgedNodesAndHandlesAreRefused(t *testing.T) {
 	for _, node := range []uint64{0, 99, math.MaxUint64, 1 << 63} {
 		for _, op := range []wire.Op{wire.OpGetattr, wire.OpOpen, wire.OpOpendir, wire.OpReadlink, wire.OpLookup, wire.OpUnlink} {
 			body := num32(0, 0, 0, 0)
-			if op == wire.OpLookup || op == wire.OpUnlink {
+			switch op {
+			case wire.OpLookup, wire.OpUnlink:
 				body = text("f")
-			} else if op == wire.OpReadlink {
+			case wire.OpReadlink:
 				body = nil
-			} else if op == wire.OpOpen {
+			case wire.OpOpen:
 				body = num32(0, 0)
 			}
 			if errno, _ := k.call(op, node, body); errno != unix.ESTALE {
@@ -160,11 +163,11 @@ func TestForgedNodesAndHandlesAreRefused(t *testing.T) {
 		t.Fatal(errno)
 	}
 	fh := binary.LittleEndian.Uint64(b)
-	rd := func(node, fh uint64) []byte { return join(num64(fh, 0), num32(4096, 0), num64(0, 0)) }
+	rd := func(fh uint64) []byte { return join(num64(fh, 0), num32(4096, 0), num64(0, 0)) }
 	for what, errno := range map[string]unix.Errno{
-		"a handle of another node":   first(k.call(wire.OpRead, g, rd(g, fh))),
-		"a handle that is not":       first(k.call(wire.OpRead, f, rd(f, fh+1))),
-		"a file read as a directory": first(k.call(wire.OpReaddir, f, rd(f, fh))),
+		"a handle of another node":   first(k.call(wire.OpRead, g, rd(fh))),
+		"a handle that is not":       first(k.call(wire.OpRead, f, rd(fh+1))),
+		"a file read as a directory": first(k.call(wire.OpReaddir, f, rd(fh))),
 		"a write to what is read":    first(k.call(wire.OpWrite, f, join(num64(fh, 0), num32(1, 0), num64(0, 0), []byte("z")))),
 		"a release of another node":  first(k.call(wire.OpRelease, g, join(num64(fh), num32(0, 0), num64(0)))),
 	} {

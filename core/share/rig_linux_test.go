@@ -146,6 +146,7 @@ func (r *rig) current() *share.Server {
 }
 
 func (r *rig) in(name ...string) string { return filepath.Join(append([]string{r.guest}, name...)...) }
+
 func (r *rig) on(name ...string) string { return filepath.Join(append([]string{r.host}, name...)...) }
 
 func socketPair() (net.Conn, net.Conn, error) {
