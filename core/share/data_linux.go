@@ -241,11 +241,14 @@ func (s *Server) copyRange(c *call) error {
 		return err
 	}
 	defer doneIn()
-	out, doneOut, err := to.use()
-	if err != nil {
-		return err
+	out := in
+	if from != to { // nobody may wait for a handle twice: it could be closed in between
+		var doneOut func()
+		if out, doneOut, err = to.use(); err != nil {
+			return err
+		}
+		defer doneOut()
 	}
-	defer doneOut()
 	to.node.mu.Lock()
 	defer to.node.mu.Unlock()
 	length := int(min(size, maxCopy))

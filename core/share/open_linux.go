@@ -245,12 +245,12 @@ func (s *Server) syncHandle(c *call, dir bool) error {
 	if err != nil {
 		return err
 	}
+	s.flushEvent(h, c.PID)
 	fd, done, err := h.use()
 	if err != nil {
 		return err
 	}
 	defer done()
-	s.flushEvent(h, c.PID)
 	if flags&1 != 0 {
 		return retry(func() error { return unix.Fdatasync(fd) })
 	}
