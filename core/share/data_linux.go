@@ -72,7 +72,7 @@ func (s *Server) write(c *call) error {
 	n := h.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	at, err := s.writeAt(h, fd, int64(off), flags&unix.O_APPEND != 0) //nolint:gosec // checked above
+	at, err := s.writeAt(h, fd, int64(off), flags&unix.O_APPEND != 0)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (s *Server) lseek(c *call) error {
 		return err
 	}
 	defer done()
-	at, err := unix.Seek(fd, int64(off), int(whence)) //nolint:gosec // checked above
+	at, err := unix.Seek(fd, int64(off), int(whence))
 	if err != nil {
 		return err
 	}
@@ -241,20 +241,23 @@ func (s *Server) copyRange(c *call) error {
 		return err
 	}
 	defer doneIn()
-	out, doneOut, err := to.use()
-	if err != nil {
-		return err
+	out := in
+	if from != to { // nobody may wait for a handle twice: it could be closed in between
+		var doneOut func()
+		if out, doneOut, err = to.use(); err != nil {
+			return err
+		}
+		defer doneOut()
 	}
-	defer doneOut()
 	to.node.mu.Lock()
 	defer to.node.mu.Unlock()
 	length := int(min(size, maxCopy))
-	want, err := s.growth(out, int64(offOut), length) //nolint:gosec // checked above
+	want, err := s.growth(out, int64(offOut), length)
 	if err != nil {
 		return err
 	}
 	defer s.quota.add(-want)
-	readAt, writeAt := int64(offIn), int64(offOut) //nolint:gosec // checked above
+	readAt, writeAt := int64(offIn), int64(offOut)
 	n, err := unix.CopyFileRange(in, &readAt, out, &writeAt, length, 0)
 	if err != nil {
 		return unix.EOPNOTSUPP // the guest's kernel copies by reading and writing, and meets the real error

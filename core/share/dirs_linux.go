@@ -92,8 +92,8 @@ func (s *Server) list(c *call, plus bool) error {
 	c.room(int(size))
 	h.dirMu.Lock()
 	defer h.dirMu.Unlock()
-	if h.pos != int64(off) { //nolint:gosec // checked above
-		if _, err := unix.Seek(fd, int64(off), unix.SEEK_SET); err != nil { //nolint:gosec // checked above
+	if h.pos != int64(off) {
+		if _, err := unix.Seek(fd, int64(off), unix.SEEK_SET); err != nil {
 			return err
 		}
 	}

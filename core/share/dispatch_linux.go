@@ -171,7 +171,7 @@ func (c *call) room(n int) {
 	if cap(c.out) >= headRoom+n {
 		return
 	}
-	small := c.out
-	c.out = append(c.s.buffers.get(headRoom + n)[:0], small...)
+	small, large := c.out, c.s.buffers.get(headRoom+n)
+	c.out = large[:copy(large, small)]
 	c.s.buffers.put(small)
 }

@@ -25,7 +25,7 @@ type handle struct {
 	pos   int64
 }
 
-// use lends the descriptor until done is called. A handle that could not be restored is stale.
+// use lends the descriptor until done is called; the caller has not lent it already. A handle that could not be restored is stale.
 func (h *handle) use() (fd int, done func(), err error) {
 	h.mu.RLock()
 	if h.f.fd < 0 {
@@ -55,7 +55,7 @@ type handles struct {
 	limit int
 }
 
-// reserve says beforehand whether another handle is allowed, so that nothing is made in vain.
+// room says beforehand whether another handle is allowed, so that nothing is made in vain.
 func (t *handles) room() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

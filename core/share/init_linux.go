@@ -57,10 +57,10 @@ func (s *Server) statfs(c *call) error {
 	if err := retry(func() error { return unix.Fstatfs(s.rootFD, &st) }); err != nil {
 		return err
 	}
-	bsize := uint64(max(st.Bsize, 512)) //nolint:gosec // positive
+	bsize := uint64(max(st.Bsize, 512))
 	out := wire.Statfs{
 		Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files, Ffree: st.Ffree,
-		Bsize: uint32(min(bsize, wire.MaxData)), //nolint:gosec // bounded here
+		Bsize: uint32(min(bsize, wire.MaxData)),
 	}
 	if used, limit := s.quota.state(); s.quota != nil {
 		free := uint64(max(0, limit-used)) / bsize //nolint:gosec // not negative

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,7 +65,7 @@ func TestQuotaIsEnforcedAndGivenBack(t *testing.T) {
 	}
 	must(t, os.Remove(r.in("a")))
 	for i := range 10000 { // empty files are not free
-		if err = unix.Mknod(r.in(fmt.Sprint(i)), unix.S_IFREG|0o644, 0); err != nil {
+		if err = unix.Mknod(r.in(strconv.Itoa(i)), unix.S_IFREG|0o644, 0); err != nil {
 			break
 		}
 	}
@@ -77,7 +78,7 @@ func TestTooManyHandlesAndNodesAreRefused(t *testing.T) {
 	var open []*os.File
 	for i := 0; err == nil && i < 20; i++ {
 		var f *os.File
-		if f, err = os.Create(r.in(fmt.Sprint(i))); err == nil {
+		if f, err = os.Create(r.in(strconv.Itoa(i))); err == nil {
 			open = append(open, f)
 		}
 	}

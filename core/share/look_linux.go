@@ -11,8 +11,8 @@ func (w *watcher) look(ch change) []inval {
 	s := w.s
 	s.gate.RLock() // a mount that begins anew has nothing to be told
 	defer s.gate.RUnlock()
-	s.tree.RLock()
-	defer s.tree.RUnlock()
+	s.tree.Lock() // what the guest makes has an event before it has a node: wait for it
+	defer s.tree.Unlock()
 	s.table.mu.Lock()
 	dir := w.nodes[ch.watch]
 	s.table.mu.Unlock()

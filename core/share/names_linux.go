@@ -43,6 +43,9 @@ func (s *Server) make(c *call, name string, kind, mode uint32, do func(dir int) 
 	}
 	defer dir.close()
 	s.watcher.ensure(parent, dir)
+	if err := s.table.room(); err != nil {
+		return err
+	}
 	if err := s.quota.reserve(inodeCost); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Server) open(c *call) error {
 		return err
 	}
 	defer at.close()
-	known, err := s.openAt(c, n, at, &st, flags)
+	known, err := s.openAt(n, at, &st, flags)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ type opened struct {
 }
 
 // openAt opens a regular file and says whether what the guest has cached of it is still good. n.mu is held.
-func (s *Server) openAt(c *call, n *node, at file, st *stat, flags int) (opened, error) {
+func (s *Server) openAt(n *node, at file, st *stat, flags int) (opened, error) {
 	if st.kind() != unix.S_IFREG {
 		return opened{}, unix.EPERM
 	}
@@ -92,7 +92,7 @@ func (s *Server) create(c *call) error {
 	}
 	defer dir.close()
 	s.watcher.ensure(parent, dir)
-	if err := s.handles.room(); err != nil {
+	if err := errors.Join(s.handles.room(), s.table.room()); err != nil {
 		return err
 	}
 	if err := s.quota.reserve(inodeCost); err != nil {
@@ -132,7 +132,7 @@ func (s *Server) createOver(c *call, parent *node, dir file, name string, flags 
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	known, err := s.openAt(c, n, at, &st, flags)
+	known, err := s.openAt(n, at, &st, flags)
 	if err == nil {
 		if st, err = statFD(known.f.fd); err != nil {
 			known.f.close()
@@ -188,7 +188,7 @@ func (s *Server) tmpfile(c *call) error {
 		return err
 	}
 	defer dir.close()
-	if err := s.handles.room(); err != nil {
+	if err := errors.Join(s.handles.room(), s.table.room()); err != nil {
 		return err
 	}
 	if err := s.quota.reserve(inodeCost); err != nil {
@@ -245,12 +245,12 @@ func (s *Server) syncHandle(c *call, dir bool) error {
 	if err != nil {
 		return err
 	}
+	s.flushEvent(h, c.PID)
 	fd, done, err := h.use()
 	if err != nil {
 		return err
 	}
 	defer done()
-	s.flushEvent(h, c.PID)
 	if flags&1 != 0 {
 		return retry(func() error { return unix.Fdatasync(fd) })
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -179,7 +180,7 @@ var posixCases = []struct {
 		defer f.Close()
 		m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		must(t, err)
-		copy(m[4000:], "mapped")
+		copyMapped(t, m[4000:], []byte("mapped"))
 		must(t, unix.Msync(m, unix.MS_SYNC))
 		must(t, unix.Munmap(m))
 		if got := read(t, d+"/f")[4000:4006]; got != "mapped" {
@@ -313,14 +314,14 @@ var posixCases = []struct {
 	}},
 }
 
-func want(t *testing.T, err error, any ...error) {
+func want(t *testing.T, err error, allowed ...error) {
 	t.Helper()
-	for _, e := range any {
+	for _, e := range allowed {
 		if errors.Is(err, e) {
 			return
 		}
 	}
-	t.Errorf("error %v, want %v", err, any)
+	t.Errorf("error %v, want %v", err, allowed)
 }
 
 func stat(t *testing.T, p string) unix.Stat_t {
@@ -334,7 +335,7 @@ func TestPOSIX(t *testing.T) {
 	r := newRig(t, nil)
 	for i, c := range posixCases {
 		t.Run(c.name, func(t *testing.T) {
-			d := r.in(fmt.Sprint(i))
+			d := r.in(strconv.Itoa(i))
 			must(t, os.Mkdir(d, 0o755))
 			c.do(t, d)
 		})
@@ -374,7 +375,7 @@ func TestGitWorks(t *testing.T) {
 	}
 	run("init", "-q")
 	for i := range 200 {
-		write(t, r.in(fmt.Sprintf("f%d", i)), fmt.Sprint(i))
+		write(t, r.in(fmt.Sprintf("f%d", i)), strconv.Itoa(i))
 	}
 	run("add", ".")
 	run("commit", "-qm", "one")
@@ -392,7 +393,7 @@ func TestManyEntriesAreListedOnce(t *testing.T) {
 	const n = 12000
 	must(t, os.Mkdir(r.on("d"), 0o755))
 	for i := range n {
-		write(t, r.on("d", fmt.Sprint(i)), "")
+		write(t, r.on("d", strconv.Itoa(i)), "")
 	}
 	for range 2 {
 		seen := map[string]bool{}
@@ -432,7 +433,7 @@ func TestFourThousandFilesAreOpenAtOnce(t *testing.T) {
 		}
 	}()
 	for i := range n {
-		f, err := os.Create(r.in(fmt.Sprint(i)))
+		f, err := os.Create(r.in(strconv.Itoa(i)))
 		must(t, err)
 		files = append(files, f)
 	}
@@ -441,7 +442,7 @@ func TestFourThousandFilesAreOpenAtOnce(t *testing.T) {
 		must(t, err)
 	}
 	for i := range n {
-		if !bytes.Equal([]byte(read(t, r.on(fmt.Sprint(i)))), fmt.Append(nil, i)) {
+		if !bytes.Equal([]byte(read(t, r.on(strconv.Itoa(i)))), fmt.Append(nil, i)) {
 			t.Fatal(i)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -48,6 +49,38 @@ func needMount(t testing.TB) {
 	}
 }
 
+// guarded is how a copy of this program is told to be the guard of a mount.
+const guarded = "CAPSEM_TEST_GUARD_MOUNT"
+
+func TestMain(m *testing.M) {
+	dir := os.Getenv(guarded)
+	if dir == "" {
+		os.Exit(m.Run())
+	}
+	over := make(chan struct{})
+	go func() { defer close(over); _, _ = io.Copy(io.Discard, os.Stdin) }()
+	select {
+	case <-over:
+	case <-time.After(2 * time.Minute):
+		_ = unix.Unmount(dir, unix.MNT_FORCE)
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	}
+}
+
+// guard ends a mount that hangs. This process could not: it both asks and answers, and not even a signal ends a program
+// that waits for an answer.
+func guard(t testing.TB, dir string) {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), guarded+"="+dir)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+}
+
 func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
@@ -83,6 +116,7 @@ func startRig(t testing.TB, host string, change func(*share.Config)) *rig {
 			r.mu.Unlock()
 		}
 	}
+	guard(t, r.guest)
 	server, err := share.New(r.config)
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +180,7 @@ func (r *rig) current() *share.Server {
 }
 
 func (r *rig) in(name ...string) string { return filepath.Join(append([]string{r.guest}, name...)...) }
+
 func (r *rig) on(name ...string) string { return filepath.Join(append([]string{r.host}, name...)...) }
 
 func socketPair() (net.Conn, net.Conn, error) {

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -163,7 +164,7 @@ func (s *Server) Stats() Stats {
 func (s *Server) begin(hello wire.Hello) uint64 {
 	s.gate.Lock()
 	defer s.gate.Unlock()
-	if s.mount.known && string(s.mount.nonce[:]) == string(hello.Mount) {
+	if s.mount.known && bytes.Equal(s.mount.nonce[:], hello.Mount) {
 		return s.mount.forgets
 	}
 	s.reset()

@@ -182,7 +182,7 @@ func (s *Server) restoreNodes(st state) error {
 	for _, in := range st.Nodes {
 		for _, at := range in.Links {
 			n, parent := t.byID[in.ID], t.byID[at.Parent]
-			if parent == nil || parent.kind != unix.S_IFDIR || wire.CheckName(string(at.Name)) != nil {
+			if n == nil || parent == nil || parent.kind != unix.S_IFDIR || wire.CheckName(string(at.Name)) != nil {
 				return fmt.Errorf("%w: a name of node %d", ErrState, in.ID)
 			}
 			t.link(n, parent, string(at.Name))

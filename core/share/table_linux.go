@@ -81,10 +81,12 @@ func (t *table) get(id uint64) (*node, error) {
 	return n, nil
 }
 
-func (t *table) root() *node {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.byID[wire.RootID]
+// room says beforehand whether another node is allowed, so that nothing is made in vain.
+func (t *table) room() error {
+	if t.size() >= t.limit {
+		return unix.ENFILE
+	}
+	return nil
 }
 
 func (t *table) size() int {
@@ -221,10 +223,14 @@ func (t *table) move(from, to link, exchange bool) {
 	if n == over && n != nil { // two names of one file: rename leaves both
 		return
 	}
-	for _, p := range []*node{from.parent, to.parent} { // so that no parent goes in between
-		p.kids++
-		defer func() { p.kids--; t.release(p) }()
-	}
+	from.parent.kids++ // so that no parent goes in between
+	to.parent.kids++
+	defer func() {
+		from.parent.kids--
+		to.parent.kids--
+		t.release(from.parent)
+		t.release(to.parent)
+	}()
 	if over != nil {
 		t.unlink(over, to)
 	}

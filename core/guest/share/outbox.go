@@ -18,6 +18,8 @@ const (
 	// maxForgets bounds the messages that forget nodes and are kept until the host is known to have them. Of what is lost
 	// beyond it the host remembers a few nodes too many.
 	maxForgets = 4096
+	// maxUnsent bounds what waits to be written to a stream that is slow.
+	maxUnsent = 1024
 )
 
 // message is one frame for the host.
@@ -59,7 +61,7 @@ func newOutbox() *outbox {
 // put takes a message, and waits first if too much is unanswered. It reports false when the mount is closing.
 func (o *outbox) put(msg *message) bool {
 	o.mu.Lock()
-	for !o.closed && (len(o.waiting) >= maxWaiting || (o.bytes > maxBytes && len(o.waiting) > 0)) {
+	for !o.closed && (len(o.waiting) >= maxWaiting || (o.bytes > maxBytes && len(o.waiting) > 0) || o.unsent.Len() >= maxUnsent) {
 		o.space.Wait()
 	}
 	if o.closed {
@@ -83,7 +85,9 @@ func (o *outbox) put(msg *message) bool {
 		}
 	}
 	msg.forgets = o.forgets
-	o.unsent.PushBack(msg)
+	if o.stream != nil { // begin looks for all others itself
+		o.unsent.PushBack(msg)
+	}
 	o.mu.Unlock()
 	o.flush()
 	return true
@@ -102,6 +106,8 @@ func (o *outbox) flush() {
 			msg.sending = false
 			if err != nil && o.stream == stream {
 				o.stream = nil // its reader dials again
+				o.unsent.Init()
+				o.space.Signal()
 				_ = stream.Close()
 			}
 			o.mu.Unlock()
@@ -125,6 +131,9 @@ func (o *outbox) next() (*message, io.WriteCloser) {
 	}
 	msg, _ := o.unsent.Remove(front).(*message)
 	msg.sending = true
+	if o.unsent.Len() == maxUnsent-1 {
+		o.space.Signal()
+	}
 	return msg, o.stream
 }
 
@@ -190,6 +199,7 @@ func (o *outbox) begin(stream io.WriteCloser, forgets uint64) {
 	o.mu.Unlock()
 	o.sending.Unlock()
 	o.flush()
+	o.space.Signal()
 }
 
 // end forgets a stream that is over.
@@ -197,6 +207,8 @@ func (o *outbox) end(stream io.WriteCloser) {
 	o.mu.Lock()
 	if o.stream == stream {
 		o.stream = nil
+		o.unsent.Init()
+		o.space.Signal()
 	}
 	o.mu.Unlock()
 }

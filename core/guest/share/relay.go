@@ -77,12 +77,11 @@ func (m *Mount) readKernel() {
 func (m *Mount) dialAll(ctx context.Context) {
 	wait := firstWait
 	for ctx.Err() == nil {
-		began := time.Now()
-		err := m.serve(ctx)
+		began, err := m.serve(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > maxWait {
+		if began {
 			wait = firstWait
 		}
 		m.log.Info("shared directory waits for the host", "dir", m.opts.Dir, "reason", err)
@@ -97,24 +96,28 @@ func (m *Mount) dialAll(ctx context.Context) {
 	}
 }
 
-// serve dials and hands answers to the kernel until the stream ends.
-func (m *Mount) serve(ctx context.Context) error {
+// serve dials and hands answers to the kernel until the stream ends. It reports whether the host was there.
+func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	stream, err := m.opts.Dial(ctx)
 	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		return false, fmt.Errorf("dial: %w", err)
 	}
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
 	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes()}); err != nil {
-		return err
+		return false, err
 	}
 	welcome, err := wire.ReadWelcome(stream)
 	if err != nil {
-		return err
+		return false, err
 	}
 	m.out.begin(stream, welcome.Forgets)
 	defer m.out.end(stream)
+	return true, m.deliverAll(stream)
+}
+
+func (m *Mount) deliverAll(stream io.Reader) error {
 	buf, _ := bufs.Get().(*[bufSize]byte)
 	defer bufs.Put(buf)
 	for {
