@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"capsem/core/checkpoint"
 	"capsem/core/fault"
@@ -109,13 +111,14 @@ func (w *Worker) saveShares() ([]byte, error) {
 	return proto.Marshal(states) //nolint:wrapcheck // says what it did
 }
 
-// unshared says that a guest that has booted did not mount its workspace: what it writes would not be kept where it should.
+// unshared says that the guest did not mount its workspace or another directory that it shares: what it writes would not be kept where it should.
 func (w *Worker) unshared(a guestAgent) error {
-	s := w.sharesNow()[workspaceTag]
-	if s == nil || w.resuming || s.Stats().Requests > 0 {
+	failed := a.Failed()
+	i := slices.IndexFunc(failed, func(f string) bool { return strings.HasPrefix(f, "mount ") })
+	if len(w.sharesNow()) == 0 || i < 0 {
 		return nil
 	}
-	return fault.New(fault.Unavailable, "the guest did not mount its workspace: %v", a.Failed())
+	return fault.New(fault.Unavailable, "the guest did not mount what it shares: %s", failed[i])
 }
 
 func (s shares) close() error {

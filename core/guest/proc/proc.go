@@ -85,7 +85,7 @@ func start(spec Spec) (*Process, error) {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, spec.Group.fd()
 	}
 	begin := time.Now()
-	pid, err := syscall.ForkExec(path, spec.Argv, attr)
+	pid, err := launch(path, spec.Argv, attr)
 	if err != nil {
 		return nil, startError(spec.Argv[0], err)
 	}

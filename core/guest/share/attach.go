@@ -45,6 +45,9 @@ func Attach(ctx context.Context, opts Options) error {
 	if err == nil {
 		err = unix.Mount(staged.Dir, opts.Dir, "", unix.MS_BIND, "")
 	}
+	if err == nil {
+		err = unix.Unmount(staged.Dir, 0)
+	}
 	if err != nil && m != nil {
 		err = errors.Join(err, m.Close())
 	}

@@ -1,0 +1,105 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
+	in := newInstall(t, newHomeWithImage(t))
+	in.ok("create", "-n", "vm", "--ram", "512M", "--cpu", "1")
+	dir := in.home.Persistent("vm").Workspace()
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // as a user would
+			t.Fatal(err)
+		}
+	}
+	in.ok("exec", "vm", "echo of the guest > file; mkdir -p a/b; ln -s file link; echo x > $(printf 'n\\377me'); printf '#!/bin/sh\\necho ran\\n' > run; chmod 755 run")
+	if got := read("file"); got != "of the guest\n" {
+		t.Errorf("the host reads %q", got)
+	}
+	if info, err := os.Lstat(filepath.Join(dir, "run")); err != nil || info.Mode() != 0o755 {
+		t.Errorf("the script: %v, %v", info, err)
+	}
+	if got := read("n\xffme"); got != "x\n" {
+		t.Errorf("a name that is no text: %q", got)
+	}
+	in.want(0, "ran\nran\n", "", "exec", "vm", "./run; /root/run")
+	in.want(0, "ran\n", "", "exec", "vm", "--", "./run")
+	for range 3 { // also what the guest has in its cache
+		write("file", "longer, and of the host\n")
+		in.until("the host's edit", func() bool { return in.ok("exec", "vm", "cat file") == "longer, and of the host\n" })
+		in.ok("exec", "vm", "echo short > file")
+		if got := read("file"); got != "short\n" {
+			t.Errorf("the host reads %q", got)
+		}
+	}
+	in.want(0, "0 root\n", "", "exec", "vm", "stat -c '%u %U' file")
+	write("a/new", "new\n")
+	in.until("the host's new file", func() bool { return in.ok("exec", "vm", "ls a") == "b\nnew\n" })
+	secrets(t, in, dir)
+	savedWithTheVM(t, in)
+}
+
+// secrets checks that links in the workspace lead nowhere on the host.
+func secrets(t *testing.T, in *install, dir string) {
+	t.Helper()
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	in.want(1, "", "No such file", "exec", "vm", "cat out")
+	in.ok("exec", "vm", "rm out; ln -s "+outside+" out2; echo overwritten > out2 2>/dev/null || true")
+	if text, err := os.ReadFile(outside); err != nil || string(text) != "secret" {
+		t.Errorf("outside: %q, %v", text, err)
+	}
+}
+
+// savedWithTheVM checks that open files go on in a VM that was saved, and in one that was forked.
+func savedWithTheVM(t *testing.T, in *install) {
+	t.Helper()
+	in.ok("exec", "-d", "vm", `exec 9> /root/log; i=0; while :; do i=$((i+1)); echo $i >&9; sleep 0.05; done`)
+	lines := func(id string) int { return strings.Count(in.ok("exec", id, "cat /root/log"), "\n") }
+	in.until("lines", func() bool { return in.capsem("", "exec", "vm", "test -s /root/log").code == 0 })
+	in.ok("suspend", "vm")
+	if err := os.WriteFile(filepath.Join(in.home.Persistent("vm").Workspace(), "meanwhile"), []byte("seen\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in.ok("resume", "vm")
+	before := lines("vm")
+	in.until("more lines after the resume", func() bool { return lines("vm") > before })
+	in.want(0, "seen\n", "", "exec", "vm", "cat meanwhile")
+	in.ok("checkpoint", "vm", "point")
+	in.ok("fork", "vm", "image")
+	in.ok("create", "-n", "child", "--image", "image")
+	before = lines("child")
+	in.until("more lines in the child", func() bool { return lines("child") > before })
+	in.ok("exec", "child", "rm -rf /root/a /root/file")
+	in.want(0, "short\n", "", "exec", "vm", "cat file; test -d a")
+	in.ok("exec", "vm", "rm -rf a file; echo 1 > after")
+	in.ok("rewind", "vm", "point")
+	in.want(0, "short\n", "", "exec", "vm", "cat file; test -d a; test ! -e after")
+	before = lines("vm")
+	in.until("more lines after the rewind", func() bool { return lines("vm") > before })
+	in.ok("restart", "vm")
+	in.want(0, "short\n", "", "exec", "vm", "cat file")
+	if text, err := os.ReadFile(filepath.Join(in.home.Persistent("child").Workspace(), "log")); err != nil || len(text) == 0 {
+		t.Errorf("the child's workspace: %q, %v", text, err)
+	}
+}
