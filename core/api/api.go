@@ -234,6 +234,9 @@ type ProvisionRequest struct {
 	NoWait bool `json:"no_wait,omitempty"`
 	// Image is what to make it of (POST /fork); its sizes and environment count where none are given.
 	Image string `json:"image,omitempty"`
+	// Mounts are directories of the host that the VM shares; ForceMounts allows ones that are more than anybody would mean.
+	Mounts      []proto.Mount `json:"mounts,omitempty"`
+	ForceMounts bool          `json:"force_mounts,omitempty"`
 	// Cold boots the VM even where it could go on from a template.
 	Cold bool `json:"cold,omitempty"`
 }
@@ -272,6 +275,8 @@ type SandboxInfo struct {
 	Idle bool `json:"idle,omitempty"`
 	// Step is what a Booting VM is doing.
 	Step string `json:"step,omitempty"`
+	// Mounts are the directories of the host that it shares besides its workspace.
+	Mounts []proto.Mount `json:"mounts,omitempty"`
 	// Image is what it was made of; Notes are what its owner should know of its start.
 	Image string   `json:"image,omitempty"`
 	Notes []string `json:"notes,omitempty"`

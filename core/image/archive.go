@@ -140,7 +140,7 @@ func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
 	}
 	var i *Image
 	if err == nil {
-		m.Name = name
+		m.Name, m.Mounts = name, nil // nobody else says what of this host is shared
 		i, err = Finish(dir, m)
 	}
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"capsem/core/checkpoint"
 	"capsem/core/fault"
 	"capsem/core/paths"
+	"capsem/core/proto"
 )
 
 const (
@@ -53,6 +54,8 @@ type Manifest struct {
 	DiskMB   int `json:"disk_mb"`
 	// Env is the environment of every command in its VMs.
 	Env map[string]string `json:"env,omitempty"`
+	// Mounts are directories of this host that its VMs share.
+	Mounts []proto.Mount `json:"mounts,omitempty"`
 	// From is the VM that it was forked from, Parent the image of that; for people only.
 	From   string `json:"from"`
 	Parent string `json:"parent,omitempty"`

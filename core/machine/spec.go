@@ -49,10 +49,15 @@ func parseSpec(text []byte) (spec proto.VMSpec, err error) {
 
 func checkSpec(s proto.VMSpec) error {
 	err := errors.Join(api.CheckName(s.ID), api.CheckSizes(s.CPUs, s.MemoryMB, s.DiskMB), proto.ValidateEnv(s.Env))
+	for _, m := range s.Mounts {
+		err = errors.Join(err, proto.ValidateMount(m))
+	}
 	switch {
 	case err != nil:
 	case s.CPUs == 0 || s.MemoryMB == 0 || s.DiskMB == 0 || s.ReadyTimeoutMS <= 0:
 		err = errors.New("a size or time is missing")
+	case len(s.Mounts) >= proto.MaxShares:
+		err = errors.New("too many directories are shared")
 	case !machineID.MatchString(s.MachineID):
 		err = errors.New("the machine id is malformed")
 	}

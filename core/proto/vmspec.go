@@ -1,5 +1,12 @@
 package proto
 
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
 // VMSpec is what the service asks a worker to run: the file vm.json in the VM's directory, mode 0600.
 type VMSpec struct {
 	// ID addresses the VM on the API; for a named VM it is the name. Name is empty for an unnamed one.
@@ -49,4 +56,27 @@ type Mount struct {
 	Guest string `json:"guest"`
 	// ReadOnly is held on the host.
 	ReadOnly bool `json:"read_only,omitempty"`
+}
+
+// ValidateMount checks both paths: absolute, clean, and in the guest in no place that a guest cannot do without.
+func ValidateMount(m Mount) error {
+	for _, p := range []string{m.Host, m.Guest} {
+		if !path.IsAbs(p) || path.Clean(p) != p || len(p) > MaxPath || strings.ContainsRune(p, 0) {
+			return fmt.Errorf("path %.200q of a directory to share is not absolute and clean", p)
+		}
+	}
+	if !isText(m.Guest) {
+		return errors.New("the place of a shared directory in the guest is not UTF-8 text")
+	}
+	for _, taken := range []string{"/", "/root", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/var", "/tmp"} {
+		if m.Guest == taken {
+			return fmt.Errorf("a shared directory cannot be at %s in the guest", taken)
+		}
+	}
+	for _, tree := range []string{"/proc", "/sys", "/dev", "/run", "/boot"} {
+		if m.Guest == tree || strings.HasPrefix(m.Guest, tree+"/") {
+			return fmt.Errorf("a shared directory cannot be in %s in the guest", tree)
+		}
+	}
+	return nil
 }

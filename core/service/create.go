@@ -134,6 +134,9 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	if err := proto.ValidateEnv(req.Env); err != nil {
 		return none, fault.New(fault.Invalid, "%s", err)
 	}
+	if err := s.checkMounts(req.Mounts, req.ForceMounts); err != nil {
+		return none, err
+	}
 	version, err := s.opts.AssetVersion()
 	if err != nil {
 		return none, err
@@ -141,7 +144,7 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	spec := proto.VMSpec{
 		ID: req.Name, Name: req.Name, CPUs: orElse(req.CPUs, set.VM.CPUs), MemoryMB: orElse(req.RAMMB, set.VM.RAMMB),
 		DiskMB: orElse(req.DiskMB, set.VM.DiskMB), Env: req.Env, AssetVersion: version, MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(),
-		Cold: req.Cold,
+		Cold: req.Cold, Mounts: req.Mounts,
 	}
 	if req.Image != "" {
 		if err := s.ofImage(&spec, req); err != nil {

@@ -51,7 +51,7 @@ func (s *Service) keep(ctx context.Context, w view, on image.Shelf, name, descri
 	}
 	img, err := s.keepIn(ctx, w, dir, image.Manifest{
 		Name: name, Description: description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
-		DiskMB: w.spec.DiskMB, Env: w.spec.Env, From: w.spec.ID, Parent: w.spec.Image,
+		DiskMB: w.spec.DiskMB, Env: w.spec.Env, Mounts: w.spec.Mounts, From: w.spec.ID, Parent: w.spec.Image,
 	})
 	if err != nil {
 		return nil, noRoom(errors.Join(err, image.Abandon(dir)), "no space left for %s", name)
@@ -169,6 +169,16 @@ func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
 	spec.Image, spec.AssetVersion, spec.DiskMB = i.Name, i.AssetVersion, i.DiskMB
 	spec.CPUs, spec.MemoryMB = orElse(req.CPUs, i.CPUs), orElse(req.RAMMB, i.MemoryMB)
 	spec.ForkedMemory = i.HasMemory() && !req.Cold
+	// The guest's memory knows the directories of the VM that was forked by their places in this list.
+	spec.Mounts = slices.Concat(i.Mounts, req.Mounts)
+	if len(spec.Mounts) >= proto.MaxShares {
+		return fault.New(fault.OutOfRange, "%d directories to share are more than %d", len(spec.Mounts), proto.MaxShares-1)
+	}
+	for _, m := range i.Mounts {
+		if slices.ContainsFunc(req.Mounts, func(other proto.Mount) bool { return other.Guest == m.Guest }) {
+			return fault.New(fault.Conflict, "VMs of image %s share %s as %s already", i.Name, m.Host, m.Guest)
+		}
+	}
 	if len(i.Env) > 0 {
 		env := maps.Clone(i.Env)
 		maps.Copy(env, req.Env)

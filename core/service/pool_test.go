@@ -74,7 +74,7 @@ func TestAPoolThatADeadServiceLeftIsUsed(t *testing.T) {
 	opts := servicetest.Options(t, home)
 	s, _ := pooled(t, opts, &size)
 	await(t, "a full pool", func() bool { return s.Status().Pooled == 2 })
-	// Another service finds them as a crash would leave them.
+	service.Abandon(s) // another finds them as a crash would leave them
 	size.Store(1)
 	next, _ := pooled(t, servicetest.Options(t, home), &size)
 	await(t, "a pool of one", func() bool { return next.Status().Pooled == 1 && next.Status().Running == 0 })

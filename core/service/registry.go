@@ -39,6 +39,8 @@ type Entry struct {
 	MachineID string `json:"machine_id,omitempty"`
 	// Env is set in every command.
 	Env map[string]string `json:"env,omitempty"`
+	// Mounts are the directories of the host that it shares.
+	Mounts []proto.Mount `json:"mounts,omitempty"`
 	// UID is what its hypervisor runs as when the service is root; 0 otherwise.
 	UID uint32 `json:"uid,omitempty"`
 }
@@ -51,14 +53,14 @@ type registryFile struct {
 func entryOf(s proto.VMSpec) Entry {
 	return Entry{
 		Name: s.Name, RAMMB: s.MemoryMB, CPUs: s.CPUs, DiskMB: s.DiskMB, BaseVersion: s.AssetVersion,
-		CreatedAt: time.Unix(0, s.CreatedNS).UTC(), MachineID: s.MachineID, Env: s.Env, UID: s.UID,
+		CreatedAt: time.Unix(0, s.CreatedNS).UTC(), MachineID: s.MachineID, Env: s.Env, UID: s.UID, Mounts: s.Mounts,
 	}
 }
 
 func (e Entry) spec() proto.VMSpec {
 	return proto.VMSpec{
 		ID: e.Name, Name: e.Name, CPUs: e.CPUs, MemoryMB: e.RAMMB, DiskMB: e.DiskMB, Env: e.Env, AssetVersion: e.BaseVersion,
-		MachineID: e.MachineID, CreatedNS: e.CreatedAt.UnixNano(), UID: e.UID, GID: e.UID,
+		MachineID: e.MachineID, CreatedNS: e.CreatedAt.UnixNano(), UID: e.UID, GID: e.UID, Mounts: e.Mounts,
 	}
 }
 

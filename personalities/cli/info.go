@@ -9,6 +9,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/lifecycle"
+	"capsem/core/proto"
 )
 
 func (s *session) infoCommand() *cli.Command {
@@ -73,6 +74,7 @@ func describe(vm api.SandboxInfo) string {
 		{"kind", kept},
 		{"size", fmt.Sprintf("%s RAM, %d CPUs, %s disk", gigabytes(vm.RAMMB), vm.CPUs, gigabytes(vm.DiskMB))},
 		{"on disk", onDisk(vm.SizeBytes)},
+		{"shares", mountsText(vm.Mounts)},
 		{"image", vm.Image},
 		{"guest image", vm.Version},
 		{"created", vm.CreatedAt},
@@ -99,4 +101,16 @@ func describe(vm api.SandboxInfo) string {
 		all = append(all, field{"last error", clean(line)})
 	}
 	return fields(all)
+}
+
+func mountsText(all []proto.Mount) string {
+	var out []string
+	for _, m := range all {
+		text := clean(m.Host) + " at " + clean(m.Guest)
+		if m.ReadOnly {
+			text += " (read-only)"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
 }

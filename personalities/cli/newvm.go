@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,6 +23,8 @@ func sizeFlags() []cli.Flag {
 		&cli.IntFlag{Name: "cpu", Aliases: []string{"cpus"}, Usage: fmt.Sprintf("processors of the VM: `N` (%d-%d)", api.MinCPUs, api.MaxCPUs)},
 		&cli.StringFlag{Name: "disk", Usage: fmt.Sprintf("most that the VM may store: `SIZE` such as 8G (%d-%d GB)", api.MinDiskMB/1024, api.MaxDiskMB/1024)},
 		&cli.StringFlag{Name: "image", Aliases: []string{"from"}, Usage: "make it of an `IMAGE` (capsem fork)"},
+		&cli.StringSliceFlag{Name: "mount", Aliases: []string{"v", "volume"}, Usage: "share a directory, `DIR[:GUESTDIR][:ro]`; at /mnt/NAME if nothing is said"},
+		&cli.BoolFlag{Name: "force-mount", Usage: "share a directory that holds all your files, or capsem's"},
 		&cli.BoolFlag{Name: "cold", Usage: "boot it, rather than go on from a saved guest"},
 	}
 }
@@ -48,12 +52,45 @@ func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, erro
 	if err := api.CheckSizes(req.CPUs, req.RAMMB, req.DiskMB); err != nil {
 		return req, err //nolint:wrapcheck // a fault
 	}
+	if req.Mounts, err = mounts(c.StringSlice("mount")); err != nil {
+		return req, err
+	}
+	req.ForceMounts = c.Bool("force-mount")
 	if name != "" {
 		if err := api.CheckName(name); err != nil {
 			return req, err //nolint:wrapcheck // a fault
 		}
 	}
 	return req, nil
+}
+
+// mounts reads --mount DIR[:GUESTDIR][:ro].
+func mounts(words []string) ([]proto.Mount, error) {
+	var all []proto.Mount
+	for _, word := range words {
+		parts := strings.Split(word, ":")
+		m := proto.Mount{}
+		if last := parts[len(parts)-1]; len(parts) > 1 && (last == "ro" || last == "rw") {
+			m.ReadOnly = last == "ro"
+			parts = parts[:len(parts)-1]
+		}
+		if len(parts) > 2 || parts[0] == "" {
+			return nil, fault.New(fault.Invalid, "--mount %q is not DIR[:GUESTDIR][:ro]", word).WithHint("for example --mount .:/mnt/code:ro")
+		}
+		var err error
+		if m.Host, err = filepath.Abs(parts[0]); err != nil {
+			return nil, fmt.Errorf("find %s: %w", parts[0], err)
+		}
+		m.Guest = "/mnt/" + filepath.Base(m.Host)
+		if len(parts) == 2 {
+			m.Guest = path.Clean(parts[1])
+		}
+		if err := proto.ValidateMount(m); err != nil {
+			return nil, fault.New(fault.Invalid, "--mount %s: %s", word, err)
+		}
+		all = append(all, m)
+	}
+	return all, nil
 }
 
 // givenName refuses -n with nothing: what was meant to be kept, under a name that a script left empty, would be a temporary VM.

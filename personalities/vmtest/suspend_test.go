@@ -62,6 +62,7 @@ func TestASuspendedVMGoesOnFromWhereItWas(t *testing.T) {
 	}
 	in.until("a higher count", func() bool { return in.count("vm") > now })
 
+	fromATemplate(in)
 	refusals(in)
 	fromInside(in)
 	killedWhileSaving(in)
@@ -78,6 +79,26 @@ func (in *install) killService() {
 	if err != nil || syscall.Kill(pid, syscall.SIGKILL) != nil {
 		in.t.Fatalf("cannot kill the service, %q: %v", text, err)
 	}
+}
+
+// fromATemplate suspends and forks a VM that did not boot itself.
+func fromATemplate(in *install) {
+	in.t.Helper()
+	in.until("a template", func() bool { keys, making := in.templates(); return len(keys) > 0 && !making })
+	in.ok("create", "-n", "warm", "--ram", "512M", "--cpu", "1")
+	if !in.info("warm").Warm {
+		in.t.Error("it has booted")
+	}
+	in.ok("exec", "warm", "echo here > /run/memory")
+	for range 2 {
+		in.ok("suspend", "warm")
+		in.ok("resume", "warm")
+		in.want(0, "here\n", "", "exec", "warm", "cat /run/memory")
+	}
+	in.ok("fork", "warm", "image")
+	in.want(0, "here\n", "", "run", "--image", "image", "cat /run/memory")
+	in.ok("image", "delete", "image")
+	in.ok("delete", "warm")
 }
 
 func refusals(in *install) {

@@ -23,7 +23,7 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 	}
 	write := func(name, text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // as a user would
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,7 +37,7 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 	if got := read("n\xffme"); got != "x\n" {
 		t.Errorf("a name that is no text: %q", got)
 	}
-	in.want(0, "ran\nran\n", "", "exec", "vm", "./run; /root/run")
+	in.want(0, "ran\n", "", "exec", "vm", "./run; /root/run")
 	in.want(0, "ran\n", "", "exec", "vm", "--", "./run")
 	for range 3 { // also what the guest has in its cache
 		write("file", "longer, and of the host\n")
@@ -52,6 +52,38 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 	in.until("the host's new file", func() bool { return in.ok("exec", "vm", "ls a") == "b\nnew\n" })
 	secrets(t, in, dir)
 	savedWithTheVM(t, in)
+	mounted(t, in)
+}
+
+// mounted shares further directories.
+func mounted(t *testing.T, in *install) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"rw/file": "one\n", "ro/file": "two\n"} {
+		path := filepath.Join(dir, name)
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in.ok("create", "-n", "sharing", "--ram", "512M", "--cpu", "1", "--mount", dir+"/rw:/root/code", "--mount", dir+"/ro:ro")
+	in.want(0, "one\ntwo\n", "", "exec", "sharing", "cat /root/code/file /mnt/ro/file; echo three > /root/code/new")
+	in.want(1, "", "Read-only file system", "exec", "sharing", "echo x > /mnt/ro/file")
+	if text, err := os.ReadFile(filepath.Join(dir, "rw", "new")); err != nil || string(text) != "three\n" {
+		t.Errorf("the host reads %q, %v", text, err)
+	}
+	in.ok("suspend", "sharing")
+	if err := os.Rename(filepath.Join(dir, "ro"), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	in.want(1, "", "cannot be opened", "resume", "sharing")
+	if err := os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, "ro")); err != nil {
+		t.Fatal(err)
+	}
+	in.ok("resume", "sharing")
+	in.want(0, "one\ntwo\n", "", "exec", "sharing", "cat /root/code/file /mnt/ro/file")
 }
 
 // secrets checks that links in the workspace lead nowhere on the host.

@@ -66,7 +66,9 @@ type Agent struct {
 }
 
 // New returns an Agent.
-func New(c Config) *Agent { return &Agent{Config: c, mounted: map[string]bool{}, changed: make(chan struct{})} }
+func New(c Config) *Agent {
+	return &Agent{Config: c, mounted: map[string]bool{}, changed: make(chan struct{})}
+}
 
 // Acceptor waits for the host to begin a session.
 type Acceptor interface {

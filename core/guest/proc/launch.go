@@ -26,22 +26,29 @@ func launch(path string, argv []string, attr *syscall.ProcAttr) (pid int, err er
 	}
 	dir := attr.Dir
 	attr.Dir = ""
-	done := make(chan struct{})
+	type result struct {
+		pid int
+		err error
+	}
+	done := make(chan result, 1)
 	go func() {
-		defer close(done)
 		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		if err = unix.Unshare(unix.CLONE_FS); err != nil {
-			return
+		r := result{err: enter(dir)}
+		if r.err == nil {
+			r.pid, r.err = syscall.ForkExec(path, argv, attr)
 		}
-		if dir != "" {
-			if err = unix.Chdir(dir); err != nil {
-				return
-			}
-		}
-		pid, err = syscall.ForkExec(path, argv, attr)
+		done <- r
 	}()
-	<-done
-	return pid, err //nolint:wrapcheck // the caller looks for the number
+	r := <-done
+	return r.pid, r.err
+}
+
+// enter gives the calling thread a working directory of its own.
+func enter(dir string) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil || dir == "" {
+		return err //nolint:wrapcheck // the caller looks for the number
+	}
+	return unix.Chdir(dir) //nolint:wrapcheck // as above
 }
 
 // needsShell reports whether the kernel may have to read from a shared directory to run a program: it lies there, or is a script,

@@ -65,17 +65,18 @@ func (m *machine) Save(ctx context.Context, to *os.File) error {
 // stateName is what QEMU calls the file of a state.
 const stateName = "state"
 
-// pass gives QEMU the file of a state. With x-ignore-shared a state leaves out memory that is in a file of its own.
-func (m *machine) pass(f *os.File) error {
+// pass gives QEMU the file of a state, which leaves out memory that is in a file of its own if ignoreShared. That of a machine which
+// runs on a private view of such a file is in the state.
+func (m *machine) pass(f *os.File, ignoreShared bool) error {
 	if err := m.ask("getfd", map[string]any{"fdname": stateName}, f, nil); err != nil {
 		return err
 	}
-	capabilities := []map[string]any{{"capability": "x-ignore-shared", "state": m.spec.RAM != nil && (m.spec.RAMShared || m.spec.State != nil)}}
+	capabilities := []map[string]any{{"capability": "x-ignore-shared", "state": ignoreShared}}
 	return m.ask("migrate-set-capabilities", map[string]any{"capabilities": capabilities}, nil, nil)
 }
 
 func (m *machine) beginSave(to *os.File) error {
-	err := m.pass(to)
+	err := m.pass(to, m.spec.RAM != nil && m.spec.RAMShared)
 	if err == nil {
 		err = m.ask("migrate-set-parameters", map[string]any{"max-bandwidth": noLimit}, nil, nil)
 	}
@@ -87,7 +88,7 @@ func (m *machine) beginSave(to *os.File) error {
 
 // load reads the state that the machine goes on from.
 func (m *machine) load(ctx context.Context) error {
-	err := m.pass(m.spec.State)
+	err := m.pass(m.spec.State, m.spec.RAM != nil)
 	if err == nil {
 		err = m.ask("migrate-incoming", map[string]any{"uri": "fd:" + stateName}, nil, nil)
 	}
