@@ -20,7 +20,7 @@ const fuseMagic = 0x65735546
 // what is to be read from there before a program runs is left to a shell.
 
 // launch starts a program; attr.Dir is its working directory.
-func launch(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+func launch(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if needsShell(path) {
 		path, argv = "/bin/sh", append([]string{"sh", "-c", `exec "$0" "$@"`, path}, argv[1:]...)
 	}
