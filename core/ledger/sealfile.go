@@ -20,6 +20,10 @@ func sealFile(db string, last *Head, key ed25519.PrivateKey) error {
 	if last.Number == 0 {
 		return nil
 	}
+	if _, err := os.Lstat(db + "-wal"); !errors.Is(err, os.ErrNotExist) {
+		// Somebody reads: the log could not be folded back, and whoever does it later changes the file.
+		return nil
+	}
 	size, digest, err := digestOf(db)
 	if err != nil {
 		return fmt.Errorf("seal record: %w", err)

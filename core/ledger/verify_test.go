@@ -1,11 +1,14 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"capsem/core/store"
 )
 
 // copyRecord copies a closed record, with what is beside it, into a directory of its own. The seal over the whole file is left
@@ -320,5 +323,38 @@ func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A reader at work keeps Close from leaving one plain file; the record must be as good.
+func TestRecordClosedBesideAReaderVerifies(t *testing.T) {
+	key := testKey(t)
+	path := filepath.Join(t.TempDir(), DBFile)
+	w := open(t, path, testOptions(t, key))
+	w.Record(Lifecycle{Event: "one"})
+	check(t, w.Flush(t.Context()))
+	r, err := store.OpenReader(t.Context(), path)
+	check(t, err)
+	rows, err := r.DB().QueryContext(t.Context(), "SELECT * FROM chain")
+	check(t, err)
+	if !rows.Next() {
+		t.Fatal(rows.Err())
+	}
+	w.Record(Lifecycle{Event: "two"})
+	err = w.Close(t.Context())
+	t.Log("Close:", err)
+	check(t, errors.Join(rows.Close(), r.Close()))
+	if r := verify(t, path, key); !r.OK() || r.Rows != 2 || r.Signed != 2 {
+		t.Fatalf("%+v", r)
+	}
+	kept := filepath.Join(t.TempDir(), testSession)
+	check(t, Keep(t.Context(), filepath.Dir(path), kept))
+	path = filepath.Join(kept, DBFile)
+	if r := verify(t, path, key); !r.OK() || r.Rows != 2 || r.Signed != 2 {
+		t.Fatalf("%+v", r)
+	}
+	closeWriter(t, open(t, path, testOptions(t, key)))
+	if r := verify(t, path, key); !r.OK() || r.Rows != 2 {
+		t.Fatalf("%+v", r)
 	}
 }
