@@ -6,6 +6,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -100,4 +102,14 @@ func kindOf(err error) kind {
 		return refused
 	}
 	return other
+}
+
+// allowedFunction refuses the functions that reach out of the database.
+func allowedFunction(name string) bool {
+	return !slices.Contains([]string{"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}, strings.ToLower(name))
+}
+
+// allowedPragma lets a user look at the schema.
+func allowedPragma(name string) bool {
+	return slices.Contains([]string{"table_info", "table_xinfo", "table_list", "index_list", "index_info"}, strings.ToLower(name))
 }

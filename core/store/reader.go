@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -174,14 +173,4 @@ func sizeOf(values []any) int {
 		}
 	}
 	return n
-}
-
-// allowedFunction refuses the functions that reach out of the database.
-func allowedFunction(name string) bool {
-	return !slices.Contains([]string{"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}, strings.ToLower(name))
-}
-
-// allowedPragma lets a user look at the schema.
-func allowedPragma(name string) bool {
-	return slices.Contains([]string{"table_info", "table_xinfo", "table_list", "index_list", "index_info"}, strings.ToLower(name))
 }
