@@ -47,6 +47,9 @@ func (w *Worker) openShares(saved *checkpoint.Saved) error {
 			return fmt.Errorf("open shared directories: %w", err)
 		}
 	}
+	if err := os.Mkdir(w.dirNow().Workspace(), 0o700); err == nil {
+		w.log.Warn("the workspace was missing: it is empty now")
+	}
 	uid, gid := os.Geteuid(), os.Getegid()
 	all := shares{}
 	open := func(tag string, cfg share.Config) error {

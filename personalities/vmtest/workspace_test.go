@@ -3,8 +3,13 @@
 package vmtest
 
 import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,7 +42,7 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 	if got := read("n\xffme"); got != "x\n" {
 		t.Errorf("a name that is no text: %q", got)
 	}
-	in.want(0, "ran\n", "", "exec", "vm", "./run; /root/run")
+	in.want(0, "ran\nRAN\n", "", "exec", "vm", "./run; /root/run | tr a-z A-Z")
 	in.want(0, "ran\n", "", "exec", "vm", "--", "./run")
 	for range 3 { // also what the guest has in its cache
 		write("file", "longer, and of the host\n")
@@ -50,6 +55,7 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 	in.want(0, "0 root\n", "", "exec", "vm", "stat -c '%u %U' file")
 	write("a/new", "new\n")
 	in.until("the host's new file", func() bool { return in.ok("exec", "vm", "ls a") == "b\nnew\n" })
+	programs(t, in, dir)
 	secrets(t, in, dir)
 	savedWithTheVM(t, in)
 	mounted(t, in)
@@ -84,6 +90,26 @@ func mounted(t *testing.T, in *install) {
 	}
 	in.ok("resume", "sharing")
 	in.want(0, "one\ntwo\n", "", "exec", "sharing", "cat /root/code/file /mnt/ro/file")
+}
+
+//go:embed testdata/posix.py
+var posix []byte
+
+// programs runs what programs rely on, and random operations on a file whose end both sides must agree on.
+func programs(t *testing.T, in *install, dir string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "posix.py"), posix, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seed := strconv.Itoa(rand.IntN(1 << 30))
+	if r := in.capsem("", "exec", "vm", "python3 posix.py "+seed); r.code != 0 {
+		t.Errorf("seed %s: %+v", seed, r)
+	}
+	file, err := os.ReadFile(filepath.Join(dir, "t", "fsx"))
+	model, err2 := os.ReadFile(filepath.Join(dir, "t", "fsx.model"))
+	if err := errors.Join(err, err2); err != nil || !bytes.Equal(file, model) {
+		t.Errorf("seed %s: the host sees another file of %d bytes, not %d: %v", seed, len(file), len(model), err)
+	}
 }
 
 // secrets checks that links in the workspace lead nowhere on the host.
