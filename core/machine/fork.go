@@ -35,6 +35,10 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 			w.log.Warn("the guest did not write everything out before it was forked", "error", err)
 		}
 	}
+	files := image.NewMirror(w.dirNow().Dir(), dir)
+	if err := files.Pass(); err != nil { // most of it, while the VM goes on
+		return full(err, "no space left to fork VM %s", w.idNow())
+	}
 	began := time.Now()
 	paused := true
 	goOn := func() error {
@@ -45,7 +49,7 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 	err = vm.Pause(ctx)
 	if err == nil {
 		err = checkpoint.Make(dir, w.want, func(to *os.File) ([]byte, error) {
-			extra, err := w.copyTo(ctx, saver, to, dir)
+			extra, err := w.copyTo(ctx, saver, to, dir, files)
 			if err != nil {
 				return nil, err
 			}
@@ -59,7 +63,7 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 }
 
 // copyTo copies all of a machine that stands still.
-func (w *Worker) copyTo(ctx context.Context, saver hypervisor.Saver, state *os.File, dir string) (extra []byte, err error) {
+func (w *Worker) copyTo(ctx context.Context, saver hypervisor.Saver, state *os.File, dir string, files *image.Mirror) (extra []byte, err error) {
 	if err := saver.Save(ctx, state); err != nil {
 		return nil, err //nolint:wrapcheck // says what it did
 	}
@@ -70,7 +74,7 @@ func (w *Worker) copyTo(ctx context.Context, saver hypervisor.Saver, state *os.F
 	if err := image.CopyDisk(from.SystemDisk(), filepath.Join(dir, filepath.Base(from.SystemDisk()))); err != nil {
 		return nil, err //nolint:wrapcheck // says what it did
 	}
-	return extra, image.CopyWorkspace(from.Dir(), dir) //nolint:wrapcheck // says what it did
+	return extra, files.Pass() //nolint:wrapcheck // says what it did
 }
 
 func (w *Worker) mayFork() (hypervisor.Machine, hypervisor.Saver, error) {
