@@ -46,6 +46,7 @@ var benchmarks = []benchmark{
 	{"warm", (*bench).warm},
 	{"save", (*bench).save},
 	{"idle", (*bench).idleCPU},
+	{"workspace", (*bench).workspace},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 }
