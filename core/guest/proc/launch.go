@@ -24,38 +24,87 @@ func launch(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if needsShell(path) {
 		path, argv = "/bin/sh", append([]string{"sh", "-c", `exec "$0" "$@"`, path}, argv[1:]...)
 	}
+	if !shared(attr.Dir) {
+		return syscall.ForkExec(path, argv, attr) //nolint:wrapcheck // the caller looks for the number
+	}
 	dir := attr.Dir
 	attr.Dir = ""
-	type result struct {
-		pid int
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		r := result{err: enter(dir)}
-		if r.err == nil {
-			r.pid, r.err = syscall.ForkExec(path, argv, attr)
-		}
-		done <- r
-	}()
-	r := <-done
+	r := launcher().start(order{dir, path, argv, attr, make(chan started, 1)})
 	return r.pid, r.err
 }
 
-// enter gives the calling thread a working directory of its own.
-func enter(dir string) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil || dir == "" {
-		return err //nolint:wrapcheck // the caller looks for the number
+// order is one program for a launching thread, started what came of it.
+type (
+	order struct {
+		dir, path string
+		argv      []string
+		attr      *syscall.ProcAttr
+		done      chan started
 	}
-	return unix.Chdir(dir) //nolint:wrapcheck // as above
+	started struct {
+		pid int
+		err error
+	}
+	// thread takes orders, one at a time.
+	thread chan order
+)
+
+// maxIdle is how many launching threads wait for the next order: making one takes longer than starting a program.
+const maxIdle = 2
+
+var idle = make(chan thread, maxIdle)
+
+// launcher returns a launching thread: one that waits, or a new one.
+func launcher() thread {
+	select {
+	case t := <-idle:
+		return t
+	default:
+		t := make(thread)
+		go t.run()
+		return t
+	}
+}
+
+func (t thread) start(o order) started {
+	t <- o
+	return <-o.done
+}
+
+// run carries orders out, each in its directory, until as many others wait for the next.
+func (t thread) run() {
+	runtime.LockOSThread() // for good: the thread ends with this goroutine
+	apart := unix.Unshare(unix.CLONE_FS)
+	for o := range t {
+		r := started{err: apart}
+		if r.err == nil {
+			r.err = unix.Chdir(o.dir)
+		}
+		if r.err == nil {
+			r.pid, r.err = syscall.ForkExec(o.path, o.argv, o.attr)
+		}
+		o.done <- r
+		if apart != nil || unix.Chdir("/") != nil {
+			return
+		}
+		select {
+		case idle <- t:
+		default:
+			return
+		}
+	}
+}
+
+// shared reports whether a path leads into a shared directory.
+func shared(path string) bool {
+	var st unix.Statfs_t
+	return path != "" && unix.Statfs(path, &st) == nil && st.Type == fuseMagic
 }
 
 // needsShell reports whether the kernel may have to read from a shared directory to run a program: it lies there, or is a script,
 // whose interpreter may.
 func needsShell(path string) bool {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) == nil && st.Type == fuseMagic {
+	if shared(path) {
 		return true
 	}
 	f, err := os.Open(path)
