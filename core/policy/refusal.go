@@ -67,6 +67,9 @@ func (p *Policy) Refusal(v Verdict, req *Request) Refusal {
 // Refused gives the parts of a refusal.
 func (p *Policy) Refused(v Verdict, req *Request) Refused {
 	r := Refused{Error: "refused by the policy of this VM", Rule: v.RuleID, Reason: v.Reason, Request: shown(req.String()), Allowed: p.AllowedOn(req)}
+	if v.Layer == LayerVM {
+		r.Allowed = p.vm.allowedOn(req) // of what the layers allow, only this is left
+	}
 	if r.Reason == "" {
 		r.Reason = "the rule gives no reason"
 	}
@@ -121,7 +124,9 @@ func (r *Refused) sentence() string {
 }
 
 // AllowedOn sums up what the rules allow on the host (or MCP server) of a request, one line each, at most 10.
-func (p *Policy) AllowedOn(req *Request) []string {
+func (p *Policy) AllowedOn(req *Request) []string { return p.base.allowedOn(req) }
+
+func (l *list) allowedOn(req *Request) []string {
 	var f facts
 	out := []string{}
 	if f.read(&Request{Host: req.Host, MCPServer: req.MCPServer}) != "" {
@@ -129,13 +134,16 @@ func (p *Policy) AllowedOn(req *Request) []string {
 	}
 	var buf [16]ranks
 	k := cursors{lists: buf[:0]}
-	p.base.look(&f, &k)
+	l.look(&f, &k)
 	for rank := k.next(); rank >= 0 && len(out) < maxAllowed; rank = k.next() {
-		c := p.base.rules[rank]
+		c := l.rules[rank]
 		if c.rule.Effect == Deny && c.conditions()&^FactHost == 0 {
 			break // nothing below it counts
 		}
-		if line := c.summary(&f); c.rule.Effect != Deny && !slices.Contains(out, line) {
+		if c.rule.Effect == Deny || f.mcp && !c.mcp && c.rule.Effect == Allow {
+			continue
+		}
+		if line := c.summary(&f); !slices.Contains(out, line) {
 			out = append(out, line)
 		}
 	}
