@@ -200,8 +200,7 @@ type candidate struct {
 }
 
 func (w *walk) through(l *list, f *facts) {
-	var buf [16]ranks
-	k := cursors{lists: buf[:0]}
+	var k cursors
 	l.look(f, &k)
 	for rank := k.next(); rank >= 0; rank = k.next() {
 		c := l.rules[rank]

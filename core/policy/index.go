@@ -57,18 +57,25 @@ func appendRank(list ranks, rank int32) ranks {
 	return append(list, rank)
 }
 
-// cursors walks several ascending lists as one. There is a list for each label of a name at most.
+// cursors walks several ascending lists as one. There is a list for each label of a name at most; the first ones need no memory.
 type cursors struct {
-	lists []ranks
-	// nets are the address ranges to look through besides, for a host that is an address.
-	nets []netRank
+	lists [12]ranks
+	n     int
+	more  []ranks
+	// nets are the address ranges to look through besides, of at most two indexes, for a host that is an address.
+	nets [2][]netRank
 	ip   netip.Addr
 	last int32
 }
 
 func (k *cursors) add(list ranks) {
-	if len(list) > 0 {
-		k.lists = append(k.lists, list)
+	switch {
+	case len(list) == 0:
+	case k.n < len(k.lists):
+		k.lists[k.n] = list
+		k.n++
+	default:
+		k.more = append(k.more, list)
 	}
 }
 
@@ -77,7 +84,7 @@ func (x *hostIndex) look(host string, ip netip.Addr, k *cursors) {
 	k.add(x.exact[host])
 	k.add(x.every)
 	if ip.IsValid() {
-		k.nets, k.ip = x.nets, ip
+		k.nets[1], k.nets[0], k.ip = k.nets[0], x.nets, ip
 		return
 	}
 	if len(x.deep) > 0 {
@@ -98,29 +105,37 @@ func (x *hostIndex) look(host string, ip netip.Addr, k *cursors) {
 	}
 }
 
+// advance drops what is not after last and gives the smaller of best and the first that is left.
+func (r *ranks) advance(last, best int32) int32 {
+	list := *r
+	for len(list) > 0 && list[0] <= last {
+		list = list[1:]
+	}
+	*r = list
+	if len(list) > 0 && (best < 0 || list[0] < best) {
+		return list[0]
+	}
+	return best
+}
+
 // next gives the rules in order, each once, and -1 at the end.
 func (k *cursors) next() int32 {
 	best := int32(-1)
-	for i := 0; i < len(k.lists); i++ {
-		list := k.lists[i]
-		for len(list) > 0 && list[0] <= k.last {
-			list = list[1:]
-		}
-		k.lists[i] = list
-		if len(list) == 0 {
-			end := len(k.lists) - 1
-			k.lists[i] = k.lists[end]
-			k.lists = k.lists[:end]
+	for i := 0; i < k.n; i++ {
+		if best = k.lists[i].advance(k.last, best); len(k.lists[i]) == 0 {
+			k.n--
+			k.lists[i] = k.lists[k.n]
 			i--
-			continue
-		}
-		if best < 0 || list[0] < best {
-			best = list[0]
 		}
 	}
-	for _, n := range k.nets {
-		if n.rank > k.last && (best < 0 || n.rank < best) && n.prefix.Contains(k.ip) {
-			best = n.rank
+	for i := range k.more {
+		best = k.more[i].advance(k.last, best)
+	}
+	for _, nets := range k.nets {
+		for _, n := range nets {
+			if n.rank > k.last && (best < 0 || n.rank < best) && n.prefix.Contains(k.ip) {
+				best = n.rank
+			}
 		}
 	}
 	k.last = best
@@ -180,7 +195,7 @@ func (l *list) look(f *facts, k *cursors) {
 		k.add(l.server[f.req.MCPServer])
 		k.add(l.anyServer)
 		return
-	case f.scheme == schemeDNS && len(l.lookup.exact)+len(l.lookup.one)+len(l.lookup.deep)+len(l.lookup.every) > 0:
+	case f.scheme == schemeDNS:
 		l.lookup.look(f.host, f.ip, k)
 	}
 	l.conn.look(f.host, f.ip, k)

@@ -180,15 +180,8 @@ func (c *compiled) hasPort(scheme schemes, port uint16) bool {
 }
 
 func (c *compiled) matchAddr(f *facts) outcome {
-	addr := f.req.Addr
-	if !addr.IsValid() {
-		addr = f.ip
-	}
-	if !addr.IsValid() {
-		// Decided when the address is dialled; a lookup or a request cannot be held up for it.
-		return no
-	}
-	if contains(c.cidr, addr) {
+	// Without an address it is decided when one is dialled: a lookup or a request cannot be held up for it.
+	if f.req.Addr.IsValid() && contains(c.cidr, f.req.Addr) || f.ip.IsValid() && contains(c.cidr, f.ip) {
 		return yes
 	}
 	return no

@@ -132,8 +132,7 @@ func (l *list) allowedOn(req *Request) []string {
 	if f.read(&Request{Host: req.Host, MCPServer: req.MCPServer}) != "" {
 		return out
 	}
-	var buf [16]ranks
-	k := cursors{lists: buf[:0]}
+	var k cursors
 	l.look(&f, &k)
 	for rank := k.next(); rank >= 0 && len(out) < maxAllowed; rank = k.next() {
 		c := l.rules[rank]

@@ -33,8 +33,8 @@ type wanted struct {
 }
 
 // Suggest gives the narrowest rules that would have allowed what was refused: a host, port and scheme, the methods, and exact paths or,
-// where there are many, their common beginning up to a slash. Requests that no rule can allow are left out. Where only a lookup was refused, the rule
-// opens just the lookup, and what comes after it is refused with more to go on.
+// where there are many, their common beginning up to a slash. Requests that no rule can allow are left out. Of a lookup, or of a connection that
+// ended before its first request, nobody knows what would have come: there the rule is an ask, which lets it through as far as the first request.
 func Suggest(refused []Request) []Rule {
 	places := map[place]*wanted{}
 	lookups := map[string]bool{}
@@ -49,7 +49,9 @@ func Suggest(refused []Request) []Rule {
 		out = append(out, places[at].rules(at)...)
 	}
 	for _, host := range slices.Sorted(maps.Keys(lookups)) {
-		out = append(out, Rule{Effect: Allow, Reason: "refused before: looking up " + host, DNSName: []HostPattern{HostPattern(host)}})
+		out = append(out, Rule{
+			Effect: Ask, Reason: "refused before: looking up " + host, Hosts: []HostPattern{HostPattern(host)}, Schemes: []string{"https"},
+		})
 	}
 	for i := range out {
 		out[i].ID = fmt.Sprintf("suggested-%d", i+1)
@@ -76,8 +78,8 @@ func collect(places map[place]*wanted, lookups map[string]bool, req *Request) {
 	case req.Scheme == "dns":
 		lookups[f.host] = true
 		return
-	case req.Scheme == "" || req.Port == 0:
-		return // it was refused before it said what it was
+	case req.Port == 0:
+		return
 	}
 	w := places[at]
 	if w == nil {
@@ -110,7 +112,10 @@ func (w *wanted) rules(at place) []Rule {
 		}
 		return []Rule{r}
 	}
-	base := Rule{Effect: Allow, Hosts: []HostPattern{HostPattern(at.host)}, Schemes: []string{at.scheme}}
+	base := Rule{Effect: Allow, Hosts: []HostPattern{HostPattern(at.host)}}
+	if at.scheme != "" {
+		base.Schemes = []string{at.scheme}
+	}
 	if at.scheme == "tcp" || at.port != defaultPorts[at.scheme] {
 		base.Ports = []PortRange{{at.port, at.port}}
 	}
@@ -120,7 +125,7 @@ func (w *wanted) rules(at place) []Rule {
 	}
 	var out []Rule
 	if w.opaque && len(w.paths) == 0 {
-		base.Reason = "refused before: a connection to " + at.host
+		base.Effect, base.Reason = Ask, "refused before: a connection to "+at.host
 		return []Rule{base}
 	}
 	// Methods with the same paths share a rule.
