@@ -11,6 +11,8 @@ func (c *compiled) covers(o *compiled) bool {
 	switch {
 	case c.mcp != o.mcp && (c.mcp || c.conditions() != 0 || a.Effect == Allow):
 		return false
+	case o.everything() && !c.everything():
+		return false
 	case (len(a.DNSName) > 0) != (len(b.DNSName) > 0):
 		return false
 	case a.When != "" && a.When != b.When, len(a.Process) > 0 && !sameSet(a.Process, b.Process):

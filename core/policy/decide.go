@@ -202,7 +202,11 @@ type candidate struct {
 func (w *walk) through(l *list, f *facts) {
 	var k cursors
 	l.look(f, &k)
+	g := f.glance()
 	for rank := k.next(); rank >= 0; rank = k.next() {
+		if l.heads[rank].excludes(&g) {
+			continue
+		}
 		c := l.rules[rank]
 		if w.step(c, c.match(f)) {
 			return

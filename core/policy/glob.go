@@ -77,6 +77,9 @@ func (g *glob) match(s string, fold bool) bool {
 	case g.tree:
 		return s == "" || s[0] == '/'
 	}
+	if end := g.parts[len(g.parts)-1].lit; len(s) < len(end) || !hasPrefix(s[len(s)-len(end):], end, fold) {
+		return false
+	}
 	if g.run(s, fold) {
 		return true
 	}

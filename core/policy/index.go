@@ -120,6 +120,12 @@ func (r *ranks) advance(last, best int32) int32 {
 
 // next gives the rules in order, each once, and -1 at the end.
 func (k *cursors) next() int32 {
+	if k.n == 1 && len(k.more) == 0 && !k.ip.IsValid() {
+		if list := k.lists[0]; len(list) > 0 && list[0] > k.last {
+			k.last, k.lists[0] = list[0], list[1:]
+			return k.last
+		}
+	}
 	best := int32(-1)
 	for i := 0; i < k.n; i++ {
 		if best = k.lists[i].advance(k.last, best); len(k.lists[i]) == 0 {
@@ -145,6 +151,7 @@ func (k *cursors) next() int32 {
 // list is an ordered list of rules with its indexes.
 type list struct {
 	rules []*compiled
+	heads []head
 	// conn has rules on connections by host, lookup those with dns_name; server those on MCP by the server's name.
 	conn, lookup hostIndex
 	server       map[string]ranks
@@ -157,7 +164,7 @@ func newList() *list {
 
 func (l *list) add(c *compiled) {
 	rank := int32(len(l.rules)) //nolint:gosec // Compile bounds the number of rules
-	l.rules = append(l.rules, c)
+	l.rules, l.heads = append(l.rules, c), append(l.heads, c.head())
 	switch {
 	case c.mcp:
 		l.addServer(c, rank)

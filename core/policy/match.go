@@ -75,7 +75,7 @@ func (c *compiled) matchMCP(f *facts, m *matched) {
 	switch {
 	case !f.mcp:
 		m.and(no, FactMCP)
-	case !c.mcp && (r.Effect == Allow || c.http || len(r.DNSName)+len(r.Hosts)+len(r.Ports)+len(r.Schemes)+len(r.CIDR) > 0):
+	case !c.mcp && !c.everything():
 		m.and(no, FactMCP)
 	default:
 		if m.and(nameOutcome(c.server, f.req.MCPServer, r.Effect), FactMCP) && len(c.tool) > 0 {
@@ -86,6 +86,11 @@ func (c *compiled) matchMCP(f *facts, m *matched) {
 			}
 		}
 	}
+}
+
+// everything says that the rule is not about connections, lookups or MCP in particular, but about all of them.
+func (c *compiled) everything() bool {
+	return c.rule.Effect != Allow && c.conditions()&^(FactProcess|FactWhen) == 0
 }
 
 // nameOutcome compares a name with globs; letter case is doubt.
