@@ -72,7 +72,10 @@ func prepare(r *Rule, layer Layer) (*compiled, error) {
 	}
 	c.http = !c.methods.empty() || len(c.paths)+len(c.query)+len(c.headers) > 0 || r.MinBody > 0 || r.MaxBody > 0
 	c.cover()
-	return c, c.sense()
+	if err := c.sense(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // words checks everything that is not a pattern.

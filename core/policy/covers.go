@@ -17,7 +17,7 @@ func (c *compiled) covers(o *compiled) bool {
 		return false
 	case a.When != "" && a.When != b.When, len(a.Process) > 0 && !sameSet(a.Process, b.Process):
 		return false
-	case a.Effect == Deny && len(a.CIDR) > 0 && !(b.Effect == Deny && coversPrefixes(a.CIDR, b.CIDR)):
+	case a.Effect == Deny && len(a.CIDR) > 0 && (b.Effect != Deny || !coversPrefixes(a.CIDR, b.CIDR)):
 		return false
 	case c.when != nil && (a.Effect == Allow) != (b.Effect == Allow):
 		return false // an error decides differently
@@ -69,8 +69,8 @@ func (c *compiled) portsOf(s schemes) []PortRange {
 }
 
 func (c *compiled) coversHTTP(o *compiled) bool {
-	if !c.http {
-		return true
+	if !c.http || !o.http {
+		return !c.http // a tunnel has no method or path, so conditions on them do not take it in
 	}
 	if !c.methods.empty() && (o.methods.empty() || o.methods.bits&^c.methods.bits != 0 || !subset(o.methods.other, c.methods.other)) {
 		return false

@@ -48,7 +48,7 @@ func request(t testing.TB, line string) Request {
 	return r
 }
 
-// decided is the verdict on a request, changed as wanted, in the form "effect id".
+// decided is the verdict on a request, changed as wanted, in the form effect:id.
 func decided(t testing.TB, p *Policy, line string, change func(r *Request)) string {
 	t.Helper()
 	r := request(t, line)
@@ -60,5 +60,5 @@ func decided(t testing.TB, p *Policy, line string, change func(r *Request)) stri
 	if v.Effect != slow.Effect || v.RuleID != slow.RuleID || v.BodyLimit != slow.BodyLimit {
 		t.Errorf("%s: %v by the index, %v without", line, v, slow)
 	}
-	return v.Effect.String() + " " + strings.TrimPrefix(v.RuleID, "capsem:")
+	return v.Effect.String() + ":" + strings.TrimPrefix(v.RuleID, "capsem:")
 }

@@ -193,21 +193,19 @@ func (c *compiled) matchAddr(f *facts) outcome {
 }
 
 func (c *compiled) matchProcess(f *facts) outcome {
-	if f.req.Process == "" && f.req.Exe == "" {
-		return doubt // the guest's agent did not say, and may never
-	}
+	o := no
 	for i := range c.process {
 		g := &c.process[i]
 		what := f.req.Process
 		if strings.Contains(g.text, "/") {
 			what = f.req.Exe
 		}
-		if what == "" {
-			return doubt
-		}
-		if g.match(what, false) {
+		switch {
+		case what == "":
+			o = doubt // the guest's agent did not say, and may never
+		case g.match(what, false):
 			return yes
 		}
 	}
-	return no
+	return o
 }

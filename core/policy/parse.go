@@ -72,7 +72,10 @@ func Parse(data string, layer Layer) (*Set, error) {
 		seen[r.ID] = true
 		s.Rules = append(s.Rules, r)
 	}
-	return s, s.addPresets(t.Presets)
+	if err := s.addPresets(t.Presets); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Set) addPresets(names []string) error {

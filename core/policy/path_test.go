@@ -36,14 +36,14 @@ func TestPathsHaveOnePlainReading(t *testing.T) {
 
 func TestPathsWithSeveralReadings(t *testing.T) {
 	for in, want := range map[string][]string{
-		"/pub/..%2fadmin":      {"/pub/..%2Fadmin", "/admin"},
-		"/pub/%252e%252e/x":    {"/pub/%2e%2e/x", "/x"},
-		"/pub/..;/x":           {"/pub/..;/x", "/x"},
-		"/pub/..;a=b/x":        {"/pub/..;a=b/x", "/x"},
-		`/pub\..\x`:            {`/pub\..\x`, "/x"},
-		"/pub/..%5cx":          {"/pub/..%5Cx", "/x"},
-		"/pub//../x":           {"/pub/x", "/x"},
-		"/a%252fb":             {"/a%2fb", "/a/b"},
+		"/pub/..%2fadmin":       {"/pub/..%2Fadmin", "/admin"},
+		"/pub/%252e%252e/x":     {"/pub/%2e%2e/x", "/x"},
+		"/pub/..;/x":            {"/pub/..;/x", "/x"},
+		"/pub/..;a=b/x":         {"/pub/..;a=b/x", "/x"},
+		`/pub\..\x`:             {`/pub\..\x`, "/x"},
+		"/pub/..%5cx":           {"/pub/..%5Cx", "/x"},
+		"/pub//../x":            {"/pub/x", "/x"},
+		"/a%252fb":              {"/a%2fb", "/a/b"},
 		"/%zz/%252e%252e/x/%25": nil,
 	} {
 		r, err := readPath(in)

@@ -99,7 +99,7 @@ func TestPresetsDoWhatTheySay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, _, _ := strings.Cut(decided(t, p, line, nil), " "); got != c.want {
+		if got, _, _ := strings.Cut(decided(t, p, line, nil), ":"); got != c.want {
 			t.Errorf("%s: %s is %s, want %s", c.preset, line, got, c.want)
 		}
 	}

@@ -60,7 +60,7 @@ func (p *Policy) Refusal(v Verdict, req *Request) Refusal {
 	if err != nil { // only strings are in it
 		body = []byte(`{"error":"refused by the policy of this VM"}`)
 	}
-	out.Body = append(body, '\n')
+	out.Body = body
 	return out
 }
 
@@ -156,7 +156,7 @@ func (c *compiled) summary(f *facts) string {
 	if c.mcp {
 		fmt.Fprintf(&b, "MCP %s %s", orAny(r.MCPServer, "*"), orAny(r.MCPTool, "*"))
 	} else {
-		fmt.Fprintf(&b, "%s %s://%s", orAny(r.Methods, "any method"), strings.Join((c.schemes &^ schemeDNS).names(), ","), f.host)
+		fmt.Fprintf(&b, "%s %s://%s", orAny(r.Methods, "any method"), strings.Join((c.schemes&^schemeDNS).names(), ","), f.host)
 		for i, p := range r.Ports {
 			b.WriteString([]string{":", ","}[min(i, 1)] + p.String())
 		}

@@ -2,6 +2,9 @@ package policy
 
 import "strings"
 
+// methodPost is here because net/http is more than layer 0 should carry.
+const methodPost = "POST"
+
 // api is a family of model APIs, by the shape of its errors.
 type api uint8
 
@@ -49,7 +52,7 @@ func modelAPI(req *Request) api {
 			return m.api
 		}
 	}
-	if req.Method != "POST" {
+	if req.Method != methodPost {
 		return apiNone
 	}
 	path, err := NormalPath(req.Path)
@@ -71,12 +74,13 @@ func modelAPI(req *Request) api {
 
 // wantsText says that the sender is a browser or the like: it prefers HTML or text to JSON.
 func wantsText(header map[string][]string) bool {
-	accept := ""
+	var all []string
 	for name, values := range header {
 		if strings.EqualFold(name, "Accept") {
-			accept += strings.ToLower(strings.Join(values, ","))
+			all = append(all, values...)
 		}
 	}
+	accept := strings.ToLower(strings.Join(all, ","))
 	text := strings.Index(accept, "text/")
 	json := strings.Index(accept, "json")
 	return text >= 0 && (json < 0 || text < json)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // Effect is what a rule does, ordered by severity.
@@ -63,7 +64,7 @@ type PortRange struct {
 // String is "443" or "8000-8010".
 func (p PortRange) String() string {
 	if p.From == p.To {
-		return fmt.Sprint(p.From)
+		return strconv.Itoa(int(p.From))
 	}
 	return fmt.Sprintf("%d-%d", p.From, p.To)
 }

@@ -14,16 +14,16 @@ func suggested(t *testing.T, lines ...string) string {
 	}
 	var out []string
 	for _, r := range Suggest(refused) {
-		s := r.Effect.String()
+		words := []string{r.Effect.String()}
 		for _, part := range [][]string{r.Methods, r.Schemes, stringsOf(r.Hosts), r.Paths, r.MCPServer, r.MCPTool} {
 			if len(part) > 0 {
-				s += " " + strings.Join(part, ",")
+				words = append(words, strings.Join(part, ","))
 			}
 		}
 		for _, p := range r.Ports {
-			s += " :" + p.String()
+			words = append(words, ":"+p.String())
 		}
-		out = append(out, s)
+		out = append(out, strings.Join(words, " "))
 	}
 	return strings.Join(out, "; ")
 }
