@@ -127,3 +127,15 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func FuzzTable(f *testing.F) {
+	f.Add("[[case]]\nrequest = 'GET https://x.com/a'\nexpect = 'allow'\nheaders = ['A: b']\nbody = '1KB'")
+	f.Add("[[case]]\nrequest = 'MCP a b'\nexpect = 'deny'\nearly = true")
+	p := compiledFrom(f, "user", refusing)
+	f.Fuzz(func(t *testing.T, text string) {
+		cases, err := ParseTable(text)
+		if err == nil && len(RunTests(p, cases)) != len(cases) {
+			t.Fatal("cases got lost")
+		}
+	})
+}
