@@ -94,6 +94,9 @@ func (g *glob) match(s string, fold bool) bool {
 // run matches the parts from the first star on. There are two places to go back to: a star only ever has to grow if no later one can,
 // and a * cannot grow over a slash, in which case the last ** has to.
 func (g *glob) run(s string, fold bool) bool {
+	if len(s) > longText && len(g.parts) > 1 {
+		return g.table(s, fold)
+	}
 	type mark struct{ part, pos int }
 	star, deep := mark{-1, 0}, mark{-1, 0}
 	i, pos := 0, 0
@@ -123,6 +126,31 @@ func (g *glob) run(s string, fold bool) bool {
 			return false
 		}
 	}
+}
+
+// longText is the length from which going back costs more than a table: a hostile text can make it quadratic.
+const longText = 256
+
+// table matches as run does, in time that grows with the text's length and not faster: for each part it notes where a match can have
+// come to.
+func (g *glob) table(s string, fold bool) bool {
+	at, next := make([]bool, len(s)+1), make([]bool, len(s)+1)
+	at[0] = true
+	for i := range g.parts {
+		p := &g.parts[i]
+		clear(next)
+		open := false
+		for pos := range len(s) + 1 {
+			if open = open || at[pos]; open && hasPrefix(s[pos:], p.lit, fold) {
+				next[pos+len(p.lit)] = true
+			}
+			if open && !p.deep && pos < len(s) && s[pos] == '/' {
+				open = false
+			}
+		}
+		at, next = next, at
+	}
+	return at[len(s)]
 }
 
 // any reports whether everything matches.
