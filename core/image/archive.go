@@ -16,9 +16,12 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 
+	"capsem/core/checkpoint"
 	"capsem/core/fault"
 	"capsem/core/paths"
+	"capsem/core/proto"
 )
 
 // An archive is a tar file, packed by zstd: image.json, system.qcow2, what is in workspace/, and at the end sums.json, which has the
@@ -31,6 +34,8 @@ const (
 	maxEntries = 1 << 20
 	maxSums    = 256 << 20
 	maxWindow  = 64 << 20
+	// reserve is what importing leaves free, in bytes: VMs that run stand still on a full disk.
+	reserve = 256 << 20
 )
 
 // Export writes an image as one archive.
@@ -131,7 +136,10 @@ func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
 	}
 	m, err := unpack(dir, r)
 	if err == nil {
-		err = checkDisk(filepath.Join(dir, diskFile))
+		err = checkDisk(filepath.Join(dir, diskFile), m.DiskMB)
+	}
+	if err == nil {
+		err = checkpoint.Discard(dir, true) // none can be there
 	}
 	if err == nil {
 		if _, missing := os.Stat(home.AssetVersion(m.AssetVersion)); missing != nil || m.AssetVersion == "" || strings.Contains(m.AssetVersion, "/") {
@@ -166,7 +174,19 @@ func unpack(dir string, r io.Reader) (Manifest, error) {
 		return m, fmt.Errorf("import image: %w", err)
 	}
 	defer root.Close()
-	u := &unpacker{root: root, tar: tar.NewReader(z), sums: map[string]string{}}
+	if err := root.Mkdir(workspace, 0o700); err != nil {
+		return m, fmt.Errorf("import image: %w", err)
+	}
+	work, err := root.OpenRoot(workspace) // links in it lead nowhere else, not even to the image's own files
+	if err != nil {
+		return m, fmt.Errorf("import image: %w", err)
+	}
+	defer work.Close()
+	free, err := freeSpace(dir)
+	if err != nil {
+		return m, err
+	}
+	u := &unpacker{root: root, work: work, tar: tar.NewReader(z), sums: map[string]string{}, free: free}
 	want, err := u.all()
 	if err != nil {
 		return m, err
@@ -190,9 +210,36 @@ func unpack(dir string, r io.Reader) (Manifest, error) {
 }
 
 type unpacker struct {
-	root *os.Root
-	tar  *tar.Reader
-	sums map[string]string
+	// root is the image's directory, work its workspace.
+	root, work *os.Root
+	tar        *tar.Reader
+	sums       map[string]string
+	// free is what may still be written, names the length of all names so far, in bytes.
+	free, names int64
+}
+
+// freeSpace is what is free on a directory's disk, less what its VMs need to go on.
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("import image: %w", err)
+	}
+	return int64(st.Bavail)*int64(st.Bsize) - reserve, nil //nolint:gosec,unconvert // a size on disk; the types differ by system
+}
+
+// bound refuses entries that are more than an image has, or than the disk has room for.
+func (u *unpacker) bound(h *tar.Header) error {
+	u.names += int64(len(h.Name) + len(h.Linkname))
+	switch {
+	case len(h.Name) > proto.MaxPath || len(h.Linkname) > proto.MaxPath || u.names > maxSums:
+		return errArchive("its names are too long")
+	case h.Name == manifestFile && h.Size > maxManifest:
+		return errArchive("its description is too long")
+	case h.Size < 0 || h.Size > u.free:
+		return fault.New(fault.NoSpace, "no space left for the image: %.80q alone has %d MB", h.Name, h.Size>>20).WithHint("free some space on that disk")
+	}
+	u.free -= h.Size
+	return nil
 }
 
 // all unpacks until the list of hashes, which is the last entry.
@@ -221,25 +268,32 @@ func (u *unpacker) all() (map[string]string, error) {
 
 // one unpacks one entry, confined to the image's directory.
 func (u *unpacker) one(h *tar.Header) error {
+	if err := u.bound(h); err != nil {
+		return err
+	}
 	name := path.Clean(h.Name)
-	inside := strings.HasPrefix(name, workspace+"/") && filepath.IsLocal(name)
+	rel, inside := strings.CutPrefix(name, workspace+"/")
+	inside = inside && filepath.IsLocal(rel)
 	switch {
-	case h.Typeflag == tar.TypeReg && (name == manifestFile || name == diskFile || inside):
-		return u.file(name, h)
+	case h.Typeflag == tar.TypeReg && (name == manifestFile || name == diskFile):
+		return u.file(u.root, name, name, h)
+	case h.Typeflag == tar.TypeReg && inside:
+		return u.file(u.work, rel, name, h)
 	case h.Typeflag == tar.TypeDir && inside:
-		return u.done(u.root.MkdirAll(name, fs.FileMode(h.Mode).Perm()|0o700)) //nolint:gosec // only the permissions are taken
+		return u.done(u.work.MkdirAll(rel, fs.FileMode(h.Mode).Perm()|0o700)) //nolint:gosec // only the permissions are taken
 	case h.Typeflag == tar.TypeSymlink && inside:
 		u.sums[name] = "-> " + h.Linkname
-		return u.done(errors.Join(u.root.MkdirAll(path.Dir(name), 0o700), u.root.Symlink(h.Linkname, name)))
+		return u.done(errors.Join(u.work.MkdirAll(path.Dir(rel), 0o700), u.work.Symlink(h.Linkname, rel)))
 	}
 	return errArchive("%.80q does not belong in it", h.Name)
 }
 
-func (u *unpacker) file(name string, h *tar.Header) error {
-	if err := u.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+// file unpacks a regular file to rel beneath a root; name is what the archive calls it.
+func (u *unpacker) file(root *os.Root, rel, name string, h *tar.Header) error {
+	if err := root.MkdirAll(path.Dir(rel), 0o700); err != nil {
 		return u.done(err)
 	}
-	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(h.Mode).Perm()|0o600) //nolint:gosec // only the permissions are taken
+	f, err := root.OpenFile(rel, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(h.Mode).Perm()|0o600) //nolint:gosec // only the permissions are taken
 	if err != nil {
 		return u.done(err)
 	}
@@ -286,7 +340,7 @@ const (
 )
 
 // checkDisk refuses a disk that would have QEMU open other files: a stranger made it.
-func checkDisk(name string) error {
+func checkDisk(name string, mb int) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return errArchive("it has no disk")
@@ -306,6 +360,8 @@ func checkDisk(name string) error {
 	switch {
 	case be(0, 4) != qcow2Magic || be(4, 4) != 3:
 		return errArchive("its disk is no qcow2 of version 3")
+	case be(24, 8) != uint64(mb)<<20: //nolint:gosec // at least 1
+		return errArchive("its disk is not of the size that it says")
 	case be(8, 8) != 0 || features&qcow2External != 0:
 		return errArchive("its disk refers to another file")
 	case features&qcow2Corrupt != 0 || be(32, 4) != 0:

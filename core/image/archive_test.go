@@ -21,6 +21,7 @@ func qcow2(change func(b []byte)) []byte {
 	b := make([]byte, 200)
 	binary.BigEndian.PutUint32(b, qcow2Magic)
 	binary.BigEndian.PutUint32(b[4:], 3)
+	binary.BigEndian.PutUint64(b[24:], 1024<<20)
 	if change != nil {
 		change(b)
 	}
@@ -98,6 +99,7 @@ func TestADiskThatWouldOpenOtherFilesIsRefused(t *testing.T) {
 		"encrypted":      func(b []byte) { binary.BigEndian.PutUint32(b[32:], 1) },
 		"version 2":      func(b []byte) { binary.BigEndian.PutUint32(b[4:], 2) },
 		"raw":            func(b []byte) { b[0] = 0 },
+		"another size":   func(b []byte) { binary.BigEndian.PutUint64(b[24:], 1<<50) },
 	} {
 		home := paths.Home(t.TempDir())
 		if _, err := Import(home, "x", bytes.NewReader(exported(t, home, qcow2(change)))); !fault.Is(err, fault.Invalid) {
@@ -147,6 +149,47 @@ func TestNothingIsWrittenOutsideOfTheImage(t *testing.T) {
 	}
 	if names, _ := os.ReadDir(outside); len(names) != 0 {
 		t.Errorf("outside: %v", names)
+	}
+}
+
+func TestALinkInTheWorkspaceLeadsToNothingOfTheImage(t *testing.T) {
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(z)
+	err = errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "workspace/l", Linkname: ".."}),
+		w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "workspace/l/suspended/state", Mode: 0o600}), w.Close(), z.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(paths.Home(t.TempDir()), "x", &b); err == nil || strings.Contains(err.Error(), "too early") {
+		t.Errorf("memory of a stranger is taken: %v", err)
+	}
+}
+
+func TestAnArchiveIsNoLargerThanItMayBe(t *testing.T) {
+	for name, h := range map[string]tar.Header{
+		"a long description": {Typeflag: tar.TypeReg, Name: "image.json", Size: maxManifest + 1},
+		"a huge disk":        {Typeflag: tar.TypeReg, Name: "system.qcow2", Size: 1 << 60},
+		"a long name":        {Typeflag: tar.TypeReg, Name: "workspace/" + strings.Repeat("x/", 3000) + "x"},
+	} {
+		var b bytes.Buffer
+		z, err := zstd.NewWriter(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := tar.NewWriter(z)
+		h.Mode = 0o600
+		err = w.WriteHeader(&h)
+		_ = w.Flush() // the content is missing
+		if err := errors.Join(err, z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Import(paths.Home(t.TempDir()), "x", &b); err == nil || strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

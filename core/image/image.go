@@ -260,6 +260,9 @@ func (i *Image) Place(vm string, withMemory bool) error {
 	if err := copyAll(i.Dir, vm); err != nil {
 		return err
 	}
+	if now, err := load(i.Dir); err != nil || now.CreatedNS != i.CreatedNS { // deleted meanwhile: what was copied may be half of it
+		return fault.New(fault.NotFound, "%s was deleted while it was copied", i.Name)
+	}
 	if !withMemory {
 		return checkpoint.Discard(vm, true) //nolint:wrapcheck // says what it did
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,8 +63,12 @@ func (w *Worker) openShares(saved *checkpoint.Saved) error {
 		all[tag] = s
 		return nil
 	}
-	err := open(workspaceTag, share.Config{
-		Root: w.dirNow().Workspace(), Quota: share.Quota{Bytes: int64(w.spec.DiskMB) << 20}, Copied: saved != nil && saved.Copied,
+	workspace, err := filepath.EvalSymlinks(w.dirNow().Workspace()) // no guest can put a link there
+	if err != nil {
+		return fmt.Errorf("open workspace: %w", err)
+	}
+	err = open(workspaceTag, share.Config{
+		Root: workspace, Quota: share.Quota{Bytes: int64(w.spec.DiskMB) << 20}, Copied: saved != nil && saved.Copied,
 	})
 	for i, m := range w.spec.Mounts {
 		if err == nil {

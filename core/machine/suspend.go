@@ -162,6 +162,9 @@ func (w *Worker) setOff(ctx context.Context, vm hypervisor.Machine) error {
 		return err //nolint:wrapcheck // says what it did
 	}
 	if err := vm.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err //nolint:wrapcheck // it may have run: its disk is ahead of the state
+		}
 		return errors.Join(err, back())
 	}
 	if err := checkpoint.Discard(w.dirNow().Dir(), false); err != nil {

@@ -134,9 +134,11 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	if err := proto.ValidateEnv(req.Env); err != nil {
 		return none, fault.New(fault.Invalid, "%s", err)
 	}
-	if err := s.checkMounts(req.Mounts, req.ForceMounts); err != nil {
+	mounts, err := s.checkMounts(req.Mounts, req.ForceMounts)
+	if err != nil {
 		return none, err
 	}
+	req.Mounts = mounts
 	version, err := s.opts.AssetVersion()
 	if err != nil {
 		return none, err

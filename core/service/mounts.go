@@ -10,34 +10,42 @@ import (
 )
 
 // checkMounts makes sure of the directories that a new VM is to share: they are there, and are not more than anybody would mean to
-// share, unless forced.
-func (s *Service) checkMounts(mounts []proto.Mount, force bool) error {
+// share, unless forced. It returns them by paths without links: where those lead may not change later.
+func (s *Service) checkMounts(mounts []proto.Mount, force bool) ([]proto.Mount, error) {
 	if len(mounts) >= proto.MaxShares {
-		return fault.New(fault.OutOfRange, "%d directories to share are more than %d", len(mounts), proto.MaxShares-1)
+		return nil, fault.New(fault.OutOfRange, "%d directories to share are more than %d", len(mounts), proto.MaxShares-1)
 	}
 	seen := map[string]bool{}
+	out := make([]proto.Mount, 0, len(mounts))
 	for _, m := range mounts {
-		if err := proto.ValidateMount(m); err != nil {
-			return fault.New(fault.Invalid, "%s", err)
+		if err := s.checkMount(&m, force); err != nil {
+			return nil, err
 		}
 		if seen[m.Guest] {
-			return fault.New(fault.Invalid, "two directories are to be shared as %s", m.Guest)
+			return nil, fault.New(fault.Invalid, "two directories are to be shared as %s", m.Guest)
 		}
 		seen[m.Guest] = true
-		info, err := os.Stat(m.Host)
-		switch {
-		case err != nil:
-			return fault.Wrap(err, fault.NotFound, "cannot share %s: %s", m.Host, err)
-		case !info.IsDir():
-			return fault.New(fault.Invalid, "cannot share %s: it is not a directory", m.Host).WithHint("share the directory that it is in")
-		case force:
-			continue
-		}
-		if why := s.tooMuch(m.Host); why != "" {
-			return fault.New(fault.Forbidden, "%s is %s: whatever runs in the VM could change all of it", m.Host, why).
-				WithHint("share a directory in it, or insist with --force-mount")
-		}
+		out = append(out, m)
 	}
+	return out, nil
+}
+
+func (s *Service) checkMount(m *proto.Mount, force bool) error {
+	if err := proto.ValidateMount(*m); err != nil {
+		return fault.New(fault.Invalid, "%s", err)
+	}
+	info, err := os.Stat(m.Host)
+	switch {
+	case err != nil:
+		return fault.Wrap(err, fault.NotFound, "cannot share %s: %s", m.Host, err)
+	case !info.IsDir():
+		return fault.New(fault.Invalid, "cannot share %s: it is not a directory", m.Host).WithHint("share the directory that it is in")
+	}
+	if why := s.tooMuch(m.Host); why != "" && !force {
+		return fault.New(fault.Forbidden, "%s is %s: whatever runs in the VM could change all of it", m.Host, why).
+			WithHint("share a directory in it, or insist with --force-mount")
+	}
+	m.Host = realPath(m.Host)
 	return nil
 }
 

@@ -37,14 +37,16 @@ func (s *Service) all() []*vm {
 func (s *Service) find(id string) (*vm, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v, ok := s.vms[id]; ok {
+	seen := maps.Clone(s.vms)
+	maps.DeleteFunc(seen, func(_ string, v *vm) bool { return v.view().spec.Pooled }) // nobody's yet
+	if v, ok := seen[id]; ok {
 		return v, nil
 	}
 	if failed := s.opts.failedDir(id); failed != "" {
 		return nil, fault.New(fault.NotFound, "VM %s has died and was not kept", id).WithHint("capsem logs %s says why", id)
 	}
 	err := fault.New(fault.NotFound, "there is no VM %.80q", id)
-	if near := nearest(id, slices.Sorted(maps.Keys(s.vms))); near != "" {
+	if near := nearest(id, slices.Sorted(maps.Keys(seen))); near != "" {
 		return nil, err.WithHint("did you mean %s? capsem list shows all", near)
 	}
 	return nil, err.WithHint("capsem list shows all")

@@ -12,15 +12,16 @@ const (
 	largeSize = wire.FrameHead + wire.MaxMessage
 )
 
-// buffers lends memory for messages. There is a fixed number of large ones, whatever the guest sends; nobody waits for
-// one while holding another.
+// buffers lends memory for messages. There is a fixed number of large ones, whatever the guest sends: two for each call that may be
+// under way, its request and its answer, so that nobody waits for one: a guest that stands still reads no answers, and Save waits for
+// the calls.
 type buffers struct {
 	small sync.Pool
 	large chan []byte
 }
 
 func newBuffers(inFlight int) *buffers {
-	n := max(2, inFlight/2)
+	n := 2*inFlight + 2
 	b := &buffers{large: make(chan []byte, n)}
 	for range n {
 		b.large <- nil // made when first needed

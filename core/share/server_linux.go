@@ -68,7 +68,10 @@ func New(config Config) (*Server, error) {
 }
 
 func (s *Server) start() error {
-	fd, err := unix.Open(s.config.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// A link in the path may be the work of another guest, which shares a directory above.
+	fd, err := unix.Openat2(unix.AT_FDCWD, s.config.Root, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ var (
 
 // Config says what is shared, and how.
 type Config struct {
-	// Root is the directory. It may be replaced on the host later; the server stays with the one that it opened.
+	// Root is the directory, by a path without symbolic links. It may be replaced on the host later; the server stays with the one that it opened.
 	Root string
 	// ReadOnly refuses every change, on the host.
 	ReadOnly bool
@@ -59,7 +59,7 @@ type Quota struct {
 	Bytes int64
 	// Handles is the most files and directories open at once: 16,384, and less than the process may have open.
 	Handles int
-	// InFlight is the most requests carried out at once: 32.
+	// InFlight is the most requests carried out at once: 16.
 	InFlight int
 	// Nodes is the most files that the guest's kernel may know at once: 524,288.
 	Nodes int
@@ -69,7 +69,7 @@ type Quota struct {
 
 const (
 	defaultHandles  = 16384
-	defaultInFlight = 32
+	defaultInFlight = 16
 	defaultNodes    = 512 << 10
 	defaultWatches  = 8192
 )
