@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capsem/core/guest/agent"
+	"capsem/core/guest/audit"
 	"capsem/core/guest/boot"
+	"capsem/core/guest/dnsproxy"
 	"capsem/core/guest/exec"
 	"capsem/core/guest/identity"
 	"capsem/core/guest/layout"
+	"capsem/core/guest/netproxy"
 	"capsem/core/guest/pid1"
 	"capsem/core/guest/proc"
+	"capsem/core/guest/procinfo"
 	"capsem/core/guest/relay"
 	"capsem/core/guest/share"
 	"capsem/core/guest/stage"
@@ -48,6 +53,9 @@ func runAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if cmdline.Procs > 0 {
+		runtime.GOMAXPROCS(cmdline.Procs)
+	}
 	groups, err := proc.NewCgroups(layout.CgroupDir)
 	if err != nil {
 		log.Warn("agent: no cgroups; kills go by session", "err", err)
@@ -60,6 +68,8 @@ func runAgent(ctx context.Context) error {
 	var relaying sync.WaitGroup
 	defer relaying.Wait()
 	relaying.Go(func() { relayWhenUp(ctx, a, log) })
+	relaying.Go(func() { reportPrograms(ctx, a, log) })
+	relaying.Go(func() { carryNetwork(ctx, a, log) })
 	err = serve(ctx, cmdline.Carrier, a, log)
 	stop()
 	a.Wait()
@@ -77,6 +87,41 @@ func relayWhenUp(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 		return
 	}
 	relay.Server{Links: a, Log: log}.Serve(ctx, socket)
+}
+
+// reportPrograms tells the host of every program that is started. It begins once the link is up, too.
+func reportPrograms(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+	if _, err := a.Session(ctx); err != nil {
+		return
+	}
+	dial := func(ctx context.Context) (io.WriteCloser, error) {
+		s, err := a.Session(ctx)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // says what it did
+		}
+		return s.Open(ctx, proto.StreamHeader{Port: proto.PortAudit}) //nolint:wrapcheck // says what it did
+	}
+	if err := (audit.Reporter{Dial: dial, Log: log}).Run(ctx); err != nil {
+		log.Warn("agent: programs that are started are not reported", "err", err)
+	}
+}
+
+// carryNetwork hands connections and name lookups of the guest to the host.
+func carryNetwork(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+	processes := procinfo.New("/proc")
+	defer processes.Close()
+	var both sync.WaitGroup
+	defer both.Wait()
+	both.Go(func() {
+		if err := (netproxy.Server{Links: a, Processes: processes, Log: log}).Run(ctx); err != nil {
+			log.Error("agent: connections are not carried to the host", "err", err)
+		}
+	})
+	both.Go(func() {
+		if err := (dnsproxy.Server{Links: a, Processes: processes, Log: log}).Run(ctx); err != nil {
+			log.Error("agent: name lookups are not carried to the host", "err", err)
+		}
+	})
 }
 
 func readCmdline() (boot.Cmdline, error) {
@@ -106,7 +151,7 @@ func newAgent(groups *proc.Cgroups, log *slog.Logger) (*agent.Agent, func(), err
 		Log: log, BootID: strings.TrimSpace(string(bootID)), Restarted: os.Getenv(key) == value, Report: report,
 		Identity: &identity.Setter{Kernel: identity.Real{}}, Exec: commands, Terminals: terminals, Power: power{},
 		Mount: func(ctx context.Context, s proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error {
-			return share.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Log: log})
+			return share.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Furnish: s.Furnish, Log: log})
 		},
 	})
 	return a, func() {

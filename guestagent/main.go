@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"capsem/core/guest/boot"
 	"capsem/core/guest/doctor"
 	"capsem/core/guest/layout"
+	"capsem/core/guest/mcprelay"
+	"capsem/core/guest/snapshots"
 	"capsem/core/guest/sysutil"
 )
 
@@ -30,8 +33,8 @@ func main() {
 func choose(args []string) (role string, argv []string) {
 	name := filepath.Base(args[0])
 	switch name {
-	case "init", "agent", "doctor", "sysutil", "shutdown", "halt", "poweroff", "reboot", "suspend":
-		return name, args
+	case "init", "agent", "doctor", "sysutil", "shutdown", "halt", "poweroff", "reboot", "suspend", "snapshots", "mcp-server", "capsem-mcp-server":
+		return strings.TrimPrefix(name, "capsem-"), args
 	}
 	if len(args) > 1 {
 		return args[1], args[1:]
@@ -51,6 +54,14 @@ func run(ctx context.Context, role string, argv []string) error {
 		tool := sysutil.Tool{Socket: layout.LinkSocket, Out: os.Stdout, Kill: unix.Kill}
 		return tool.Run(ctx, argv) //nolint:wrapcheck // shown as it is
 	}
+	if role == "mcp-server" {
+		return runMCP(ctx)
+	}
+	if role == "snapshots" {
+		dir, _ := os.Getwd() // a path is then in /root
+		tool := snapshots.Tool{Socket: layout.LinkSocket, Out: os.Stdout, Dir: dir}
+		return tool.Run(ctx, argv[1:]) //nolint:wrapcheck // shown as it is
+	}
 	return fmt.Errorf("unknown role %.40q: it is init, agent, doctor or sysutil", role)
 }
 
@@ -62,6 +73,12 @@ func runInit() error {
 	err := boot.Run(os.Stderr)
 	boot.PowerOff(os.Stderr, err)
 	return err
+}
+
+// runMCP relays MCP between an agent that started it and the host.
+func runMCP(ctx context.Context) error {
+	r := mcprelay.Relay{Socket: layout.LinkSocket, In: os.Stdin, Out: os.Stdout, Process: mcprelay.Claim("/proc", os.Getppid())}
+	return r.Run(ctx) //nolint:wrapcheck // shown as it is
 }
 
 func runDoctor(ctx context.Context, args []string) error {

@@ -7,6 +7,9 @@ import (
 
 	"capsem/core/entry"
 	"capsem/personalities/cli"
+	"capsem/personalities/mcp"
+	"capsem/personalities/mcpaggregator"
+	"capsem/personalities/mcpbuiltin"
 	"capsem/personalities/process"
 	"capsem/personalities/service"
 )
@@ -27,6 +30,9 @@ type Personality struct {
 // Table lists every personality but the command line, which is what any other name gets.
 func Table() []Personality {
 	return []Personality{
+		{Name: "mcp-aggregator", Link: "capsem-mcp-aggregator", Run: mcpaggregator.Run},
+		{Name: "mcp-builtin", Link: "capsem-mcp-builtin", Run: mcpbuiltin.Run},
+		{Name: "mcp", Link: "capsem-mcp", Verbs: true, Run: mcp.Run},
 		{Name: "process", Link: "capsem-process", Run: process.Run},
 		{Name: "service", Link: "capsem-service", Verbs: true, Run: service.Run},
 	}

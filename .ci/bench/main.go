@@ -45,10 +45,21 @@ var benchmarks = []benchmark{
 	{"cold", (*bench).cold},
 	{"warm", (*bench).warm},
 	{"save", (*bench).save},
+	{"copy", (*bench).copyWorkspace},
 	{"idle", (*bench).idleCPU},
 	{"workspace", (*bench).workspace},
+	{"trees", (*bench).trees},
+	{"snapshots", (*bench).snapshots},
+	{"mcp", (*bench).mcp},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
+	{"proxy: requests", (*bench).proxyRequests},
+	{"proxy: bodies", (*bench).proxyBodies},
+	{"proxy: a VM", (*bench).proxyVM},
+	{"parts: certificates", (*bench).minting},
+	{"parts: policy", (*bench).verdicts},
+	{"parts: names", (*bench).lookups},
+	{"parts: ledger", (*bench).ledgerEvents},
 }
 
 func main() {

@@ -15,16 +15,18 @@ func (b *bench) memory(ctx context.Context) error {
 	b.add(newRow("guest memory in use", "MB", []float64{guest}).
 		noted("MemTotal less MemAvailable in a guest of %d MB, nothing started by the user.", info.RAMMB))
 	processes := []struct {
-		name  string
-		pid   int
-		limit float64
+		name, field string
+		pid         int
+		limit       float64
 	}{
-		{"service RSS", b.service, 35},
-		{"worker RSS", info.PID, 35},
-		{"QEMU RSS", info.HypervisorPID, 0},
+		{"service, memory of its own", "RssAnon", b.service, 35},
+		{"service RSS, with pages of the program that all share", "VmRSS", b.service, 0},
+		{"worker, memory of its own", "RssAnon", info.PID, 35},
+		{"worker RSS, with pages of the program that all share", "VmRSS", info.PID, 0},
+		{"QEMU RSS", "VmRSS", info.HypervisorPID, 0},
 	}
 	for _, p := range processes {
-		mb, err := rssMB(p.pid)
+		mb, err := statusMB(p.pid, p.field)
 		if err != nil {
 			return err
 		}

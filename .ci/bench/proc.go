@@ -47,11 +47,11 @@ func field(path, name string) string {
 	return ""
 }
 
-// rssMB is the resident memory of a process, in MB (10^6 bytes).
-func rssMB(pid int) (float64, error) {
-	value, ok := strings.CutSuffix(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), " kB")
+// statusMB is a memory field of a process's status (VmRSS, RssAnon), in MB (10^6 bytes).
+func statusMB(pid int, name string) (float64, error) {
+	value, ok := strings.CutSuffix(field(fmt.Sprintf("/proc/%d/status", pid), name), " kB")
 	if !ok {
-		return 0, fmt.Errorf("process %d: no VmRSS", pid)
+		return 0, fmt.Errorf("process %d: no %s", pid, name)
 	}
 	kib, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 	if err != nil {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -95,11 +93,63 @@ var fdNumber = regexp.MustCompile(`\bfd[=/](\d+)`)
 
 // run restores the VM and returns once the first command has been answered, with the time that took.
 func (s *restoreSpec) run(ctx context.Context) (time.Duration, error) {
+	vm, err := s.start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer vm.close()
+	return vm.answered, nil
+}
+
+// saved restores the VM, has it write so many MB to its memory, and returns how long the monitor's own migrate to a file takes, during
+// which the machine stands still.
+func (s *restoreSpec) saved(ctx context.Context, mb int, file string) (time.Duration, error) {
+	vm, err := s.start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer vm.close()
+	write := fmt.Sprintf("head -c %d /dev/urandom > /dev/shm/dirty", mb<<20)
+	if _, err := vm.run(ctx, &proto.ExecRequest{ID: "write", Command: write}); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for _, line := range []string{
+		`{"execute":"stop"}`,
+		`{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"x-ignore-shared","state":false}]}}`,
+		`{"execute":"migrate-set-parameters","arguments":{"max-bandwidth":1000000000000}}`,
+		`{"execute":"migrate","arguments":{"uri":"exec:cat > ` + file + `"}}`,
+	} {
+		if _, err := vm.monitor.ask(line); err != nil {
+			return 0, err
+		}
+	}
+	err = vm.monitor.until("query-migrate", "completed", "failed")
+	return time.Since(began), err
+}
+
+// restored is a VM that goes on from a template; answered is when its first command was.
+type restored struct {
+	*bareVM
+	ours     []net.Conn
+	monitor  *monitor
+	answered time.Duration
+}
+
+func (r *restored) close() {
+	for _, conn := range r.ours {
+		conn.Close()
+	}
+	r.bareVM.close()
+}
+
+// start restores the VM and has it answer a command.
+func (s *restoreSpec) start(ctx context.Context) (*restored, error) {
 	if err := os.RemoveAll(s.disk); err != nil {
-		return 0, fmt.Errorf("make a disk: %w", err)
+		return nil, fmt.Errorf("make a disk: %w", err)
 	}
 	if err := s.tpl.CopyDisk(s.disk); err != nil {
-		return 0, err //nolint:wrapcheck // says what it did
+		return nil, err //nolint:wrapcheck // says what it did
 	}
 	extra, ours, err := s.files()
 	defer func() {
@@ -108,20 +158,17 @@ func (s *restoreSpec) run(ctx context.Context) (time.Duration, error) {
 		}
 	}()
 	if err != nil || len(ours) != 3 {
-		return 0, errors.Join(err, fmt.Errorf("%d sockets instead of 3", len(ours)))
+		return nil, errors.Join(err, fmt.Errorf("%d sockets instead of 3", len(ours)))
 	}
-	vm := &bareVM{cmd: exec.CommandContext(ctx, s.argv[0], s.argv[1:]...)}
+	vm := &restored{bareVM: &bareVM{cmd: exec.CommandContext(ctx, s.argv[0], s.argv[1:]...)}, ours: ours[:2], monitor: newMonitor(ours[0])}
 	vm.cmd.ExtraFiles = extra
 	var words strings.Builder
 	vm.cmd.Stderr = &words
 	began := time.Now()
 	if err := vm.cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start QEMU: %w", err)
+		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
-	defer vm.close()
-	defer ours[0].Close()
-	defer ours[1].Close()
-	err = s.proceed(ours[0])
+	err = s.proceed(vm.monitor)
 	if err == nil {
 		err = vm.attach(ctx, ours[2])
 	}
@@ -129,52 +176,27 @@ func (s *restoreSpec) run(ctx context.Context) (time.Duration, error) {
 		_, err = vm.run(ctx, &proto.ExecRequest{ID: "bench", Argv: []string{"true"}})
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%w; QEMU said %q", err, words.String())
+		vm.close()
+		return nil, fmt.Errorf("%w; QEMU said %q", err, words.String())
 	}
-	return time.Since(began), nil
+	vm.answered = time.Since(began)
+	return vm, nil
 }
 
 // proceed has QEMU load the state and run.
-func (s *restoreSpec) proceed(conn net.Conn) error {
-	r := bufio.NewReader(conn)
-	ask := func(line string) (string, error) {
-		if _, err := conn.Write([]byte(line + "\n")); err != nil {
-			return "", fmt.Errorf("ask QEMU: %w", err)
-		}
-		for {
-			answer, err := r.ReadString('\n')
-			if err != nil {
-				return "", fmt.Errorf("ask QEMU: %w", err)
-			}
-			if strings.Contains(answer, `"error"`) {
-				return "", fmt.Errorf("QEMU says %s", answer)
-			}
-			if strings.Contains(answer, `"return"`) {
-				return answer, nil
-			}
-		}
-	}
+func (s *restoreSpec) proceed(m *monitor) error {
 	for _, line := range []string{
 		`{"execute":"qmp_capabilities"}`,
 		`{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"x-ignore-shared","state":true}]}}`,
 		`{"execute":"migrate-incoming","arguments":{"uri":"exec:cat ` + s.tpl.Path(template.StateFile) + `"}}`,
 	} {
-		if _, err := ask(line); err != nil {
+		if _, err := m.ask(line); err != nil {
 			return err
 		}
 	}
-	for {
-		answer, err := ask(`{"execute":"query-status"}`)
-		if err != nil {
-			return err
-		}
-		var st struct{ Return struct{ Status string } }
-		if err := json.Unmarshal([]byte(answer), &st); err != nil {
-			return fmt.Errorf("ask QEMU: %w", err)
-		}
-		if st.Return.Status != "inmigrate" {
-			_, err := ask(`{"execute":"cont"}`)
-			return err
-		}
+	if err := m.until("query-status", "paused", "internal-error"); err != nil {
+		return err
 	}
+	_, err := m.ask(`{"execute":"cont"}`)
+	return err
 }

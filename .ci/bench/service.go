@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -45,8 +46,11 @@ func (b *bench) serve(ctx context.Context) error {
 		return err
 	}
 	b.home = home
-	if _, err := b.cli(ctx, "assets", "build", "--profile", "minimal"); err != nil {
-		return err
+	// With dev there are npm and a compiler to be timed; with none the image is the one that is there.
+	if profile := cmp.Or(os.Getenv("CAPSEM_BENCH_PROFILE"), "minimal"); profile != "none" {
+		if _, err := b.cli(ctx, "assets", "build", "--profile", profile); err != nil {
+			return err
+		}
 	}
 	if _, err := b.cli(ctx, "service", "start"); err != nil {
 		return err

@@ -58,7 +58,7 @@ func (b *bench) warm(ctx context.Context) error {
 		newRow("warm capsem run true", "ms", whole).against(baseline, bare).noted("CLI from fork to exit with the service running: starts, runs, destroys."),
 		newRow("warm VM to first answer", "ms", answer).against(baseline, bare).held(RatioAtMost, 1.4).
 			noted("POST /provision and one /exec of true; teardown apart."),
-		newRow("warm create to ready", "ms", ready).held(AtMost, 250).noted("POST /provision."),
+		newRow("warm create to ready", "ms", ready).against(baseline, bare).held(AtMost, 250).noted("POST /provision."),
 	)
 	return b.clones(ctx)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // linkNames are the names, besides capsem, under which the binary is installed. A test holds them to personalities.Table.
-var linkNames = []string{"capsem-service", "capsem-process"}
+var linkNames = []string{"capsem-service", "capsem-process", "capsem-mcp", "capsem-mcp-aggregator", "capsem-mcp-builtin"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -63,10 +63,10 @@ func host(ctx context.Context, root string) error {
 		return err
 	}
 	out := filepath.Join(root, "dist", "bin", "capsem")
-	// When sqlite comes in (it needs cgo): CGO_ENABLED=1, tag sqlite_omit_load_extension, and
-	// -linkmode external -extldflags -static; checkStatic below holds either way.
+	// SQLite is C: it is linked in statically, without what would load further libraries.
 	err = goBuild(ctx, root, target{
-		arch: runtime.GOARCH, out: out, tags: "netgo,osusergo", ldflags: "-s -w " + stamp.ldflags(), pkg: ".",
+		arch: runtime.GOARCH, out: out, tags: "netgo,osusergo,sqlite_omit_load_extension", cgo: true,
+		ldflags: "-s -w -linkmode external -extldflags -static " + stamp.ldflags(), pkg: ".",
 	})
 	if err != nil {
 		return err
@@ -85,6 +85,7 @@ func host(ctx context.Context, root string) error {
 // target is one go build. The platform is always linux: the macOS binary needs a Mac (cgo) and its own signing.
 type target struct {
 	arch, out, tags, ldflags, pkg string
+	cgo                           bool
 }
 
 func goBuild(ctx context.Context, root string, t target) error {
@@ -92,6 +93,9 @@ func goBuild(ctx context.Context, root string, t target) error {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+t.arch, "CGO_ENABLED=0", "GOFLAGS=")
+	if t.cgo {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("compile %s for linux/%s: %w", t.pkg, t.arch, err)

@@ -43,6 +43,42 @@
 //	GET    /images/{name}/archive         raw bytes: the image without its memory
 //	POST   /images/{name}/archive         raw bytes in -> Image
 //	DELETE /images/{name}                 Success
+//	GET    /snapshots/{id}                SnapshotsReply
+//	POST   /snapshots/{id}                SnapshotCreateRequest -> SnapshotCreated
+//	GET    /snapshots/{id}/changes        WorkspaceChangesReply
+//	GET    /snapshots/{id}/diff?from=&to=&path=   SnapshotDiffReply
+//	POST   /snapshots/{id}/revert         SnapshotRevertRequest -> SnapshotReverted
+//	GET    /snapshots/{id}/history?path=  SnapshotHistory
+//	POST   /snapshots/{id}/compact        SnapshotCompactRequest -> SnapshotCompacted
+//	DELETE /snapshots/{id}/{checkpoint}   Success
+//	GET    /snapshots/{id}/{checkpoint}/content?path=   raw bytes
+//	GET    /sessions?status=&limit=       SessionsReply
+//	GET    /history/{id}?kind=&search=&decision=&since=&until=&after=&limit=   HistoryPage
+//	GET    /history/{id}/processes        ProcessesReply
+//	POST   /inspect/{id}                  InspectRequest -> InspectReply
+//	GET    /export/{id}?format=&follow=   a record in a format of core/export
+//	GET    /verify/{id}                   VerifyReport
+//	GET    /stats                         StatsReply
+//	GET    /approvals?watch=              ApprovalsReply; with watch one in each line, at every change
+//	POST   /approvals/{question}          AnswerRequest -> AnswerReply
+//	GET    /secrets                       SecretsReply
+//	PUT    /secrets/{name}                SecretRequest -> Secret; the body is never logged
+//	DELETE /secrets/{name}                Success
+//	POST   /secrets/{name}/test           SecretTest
+//	GET    /policy/suggest/{id}           SuggestReply
+//	GET    /stats/{id}                    RecordTotals
+//	GET    /budgets                       BudgetsReply
+//	POST   /budgets                       BudgetRequest -> Success
+//	POST   /budgets/reset                 BudgetResetRequest -> Success
+//	GET    /mcp/servers                   MCPServersReply
+//	POST   /mcp/servers                   MCPAddRequest -> Success
+//	DELETE /mcp/servers/{name}            Success
+//	PUT    /mcp/servers/{name}/login      MCPLoginRequest -> Success
+//	DELETE /mcp/servers/{name}/login      Success
+//	GET    /mcp/tools?server=             MCPToolsReply
+//	POST   /mcp/tools/refresh             MCPRefreshRequest -> MCPServersReply
+//	POST   /mcp/tools/{name}/approve      MCPApproveRequest -> MCPApproveReply
+//	POST   /mcp/tools/{name}/call         MCPCallRequest -> the tool's result, as MCP has it
 //	GET    /templates                     TemplatesReply
 //	POST   /templates/rebuild             RebuildTemplateRequest -> TemplatesReply
 //	POST   /templates/prune               PruneTemplatesReply
@@ -237,6 +273,8 @@ type ProvisionRequest struct {
 	// Mounts are directories of the host that the VM shares; ForceMounts allows ones that are more than anybody would mean.
 	Mounts      []proto.Mount `json:"mounts,omitempty"`
 	ForceMounts bool          `json:"force_mounts,omitempty"`
+	// Policy are rules of the VM's own, as in policy.toml. They only narrow what the other rules allow. Empty: those of Image, if any.
+	Policy string `json:"policy,omitempty"`
 	// Cold boots the VM even where it could go on from a template.
 	Cold bool `json:"cold,omitempty"`
 }

@@ -40,6 +40,9 @@ const (
 // ErrMisfit is a checkpoint that this machine, hypervisor or image does not fit any more, or that is damaged.
 var ErrMisfit = errors.New("the saved state cannot be used")
 
+// ErrTooLarge is a VM that has too much in use to be saved.
+var ErrTooLarge = errors.New("the VM has too much in use to be saved")
+
 // manifest is checkpoint.json.
 type manifest struct {
 	// Want is what the state depends on; the sizes and the image are the VM's own.
@@ -85,7 +88,10 @@ func Make(dir string, want template.Want, save func(to *os.File) (extra []byte, 
 	if err != nil {
 		return errors.Join(fmt.Errorf("save VM: %w", err), os.RemoveAll(temp))
 	}
-	return atomicfile.SyncDir(dir) //nolint:wrapcheck // says what it did
+	if err := atomicfile.SyncDir(dir); err != nil { // the VM goes on, and nobody may go on from this later
+		return errors.Join(fmt.Errorf("save VM: %w", err), os.Rename(filepath.Join(dir, name), temp), os.RemoveAll(temp))
+	}
+	return nil
 }
 
 func fill(temp string, want template.Want, save func(to *os.File) (extra []byte, err error)) error {
@@ -97,6 +103,9 @@ func fill(temp string, want template.Want, save func(to *os.File) (extra []byte,
 	extra, err := save(f)
 	if err != nil {
 		return err
+	}
+	if len(extra) > maxExtra { // it could not be gone on from
+		return fmt.Errorf("%w: %d MB of what the VM has in use, more than %d", ErrTooLarge, len(extra)>>20, maxExtra>>20)
 	}
 	m := manifest{Want: want, MadeNS: time.Now().UnixNano()}
 	if len(extra) > 0 {
@@ -158,6 +167,19 @@ func Open(dir string, want template.Want) (*Saved, error) {
 		return nil, errors.Join(err, s.State.Close())
 	}
 	return s, nil
+}
+
+// Check holds the checkpoint in a directory to its hashes, whether or not this machine fits it. One that is damaged is ErrMisfit.
+func Check(dir string) error {
+	m, err := load(filepath.Join(dir, name, manifestFile))
+	if err != nil {
+		return err
+	}
+	s, err := Open(dir, m.Want)
+	if err != nil {
+		return err
+	}
+	return s.State.Close() //nolint:wrapcheck // only read
 }
 
 func readExtra(path, want string) ([]byte, error) {

@@ -70,6 +70,18 @@ func TestAFailedSaveLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestMoreThanCanBeGoneOnFromIsNotSaved(t *testing.T) {
+	dir := t.TempDir()
+	make1(t, dir)
+	err := Make(dir, want, func(*os.File) ([]byte, error) { return make([]byte, maxExtra+1), nil })
+	if !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+	if saved, err := Open(dir, want); err != nil || string(saved.Extra) != "extra" || saved.State.Close() != nil {
+		t.Errorf("the one before: %v", err)
+	}
+}
+
 func TestACheckpointThatDoesNotFitIsRefused(t *testing.T) {
 	for name, spoil := range map[string]func(dir string, w *template.Want) error{
 		"another QEMU":        func(_ string, w *template.Want) error { w.Host = "x"; return nil },
@@ -99,5 +111,34 @@ func TestACheckpointThatDoesNotFitIsRefused(t *testing.T) {
 		if err := Discard(dir, true); err != nil || Exists(dir) {
 			t.Errorf("%s: discarded: %v", name, err)
 		}
+	}
+}
+
+func TestAFlippedByteIsNoticedWhereverItIs(t *testing.T) {
+	dir := t.TempDir()
+	make1(t, dir)
+	if err := Check(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{stateFile, extraFile} {
+		path := filepath.Join(dir, name, file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoiled := append([]byte(nil), text...)
+		spoiled[len(spoiled)/2] ^= 1
+		if err := os.WriteFile(path, spoiled, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Check(dir); !errors.Is(err, ErrMisfit) {
+			t.Errorf("%s: %v", file, err)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Check(dir); err != nil {
+		t.Error(err)
 	}
 }

@@ -46,6 +46,11 @@ func (c *Client) FollowLogs(ctx context.Context, id string, tail int) (io.ReadCl
 	return c.body(ctx, http.MethodGet, escape("logs", id)+"?follow=1&tail="+strconv.Itoa(tail), nil)
 }
 
+// ServiceLogs is the end of the service's own log; the caller closes it.
+func (c *Client) ServiceLogs(ctx context.Context) (io.ReadCloser, error) {
+	return c.body(ctx, http.MethodGet, "/service-logs", nil)
+}
+
 // body returns the body of an answer that is no JSON.
 func (c *Client) body(ctx context.Context, method, path string, in io.Reader) (io.ReadCloser, error) {
 	req, err := request(ctx, method, path, in)

@@ -14,6 +14,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/fault"
+	"capsem/core/mcp"
 	"capsem/core/paths"
 )
 
@@ -25,8 +26,33 @@ const maxFile = 1 << 20
 
 // Settings is the result.
 type Settings struct {
-	VM  VM
-	Log Log
+	VM      VM
+	Network Network
+	Detect  Detect
+	Log     Log
+	// MCP are the MCP servers that VMs may use, by name.
+	MCP map[string]mcp.Definition
+}
+
+// Detect says what becomes of what detectors find in allowed traffic: off, report, ask or deny.
+type Detect struct {
+	// Placeholders are those of credentials on their way to a host they are not for; Secrets what looks like a key, and OwnSecrets
+	// pieces of the stored secrets, on their way out; Injection is orders to a model in what comes back.
+	Placeholders, Secrets, OwnSecrets, Injection string
+}
+
+// Network is how VMs reach out.
+type Network struct {
+	// DNS are the name servers that are asked, addresses or https URLs; none are the host's.
+	DNS []string
+	// Proxy is the HTTP proxy through which the world is reached, as a URL; empty is none.
+	Proxy string
+	// CAFiles are certificates to trust upstream besides the system's; Bypass hosts whose TLS is passed on, not ended.
+	CAFiles, Bypass []string
+	// ClientCerts are certificates to show to hosts that ask, each HOST=FILE or HOST=FILE,KEYFILE.
+	ClientCerts []string
+	// AskTimeout is how long a question to the owner stands.
+	AskTimeout time.Duration
 }
 
 // VM is how virtual machines are made.
@@ -43,6 +69,26 @@ type VM struct {
 	PoolSize int
 	// IdleSuspend is how long nobody may use a named VM before it is suspended; 0 is for ever.
 	IdleSuspend time.Duration
+	// Snapshots bounds the copies of workspaces.
+	Snapshots Snapshots
+	// RecordMB is how large the record of a VM may become until file and audit events are only counted in it.
+	RecordMB int
+	// Retention says which records of VMs that are gone are kept.
+	Retention Retention
+}
+
+// Snapshots bounds the copies of a VM's workspace.
+type Snapshots struct {
+	// AutoMax and ManualMax are how many are kept of each kind, Interval the time between automatic ones.
+	AutoMax, ManualMax int
+	Interval           time.Duration
+}
+
+// Retention bounds the records of VMs that are gone.
+type Retention struct {
+	// Days is how long a record is kept, Sessions how many, DiskGB how much room they take together; IndexDays is how long it is known
+	// that there was one.
+	Days, Sessions, DiskGB, IndexDays int
 }
 
 // Log is how much is logged.
@@ -63,16 +109,45 @@ type file struct {
 		Idle struct {
 			SuspendAfter *string `toml:"suspend_after"`
 		} `toml:"idle"`
+		Snapshots struct {
+			AutoMax      *int    `toml:"auto_max"`
+			ManualMax    *int    `toml:"manual_max"`
+			AutoInterval *string `toml:"auto_interval"`
+		} `toml:"snapshots"`
+		Record struct {
+			MaxMB *int `toml:"max_mb"`
+		} `toml:"record"`
 		Resources struct {
 			CPUCount         *int `toml:"cpu_count"`
 			RAMMB            *int `toml:"ram_mb"`
 			DiskGB           *int `toml:"disk_gb"`
 			MaxConcurrentVMs *int `toml:"max_concurrent_vms"`
+			RetentionDays    *int `toml:"retention_days"`
+			MaxSessions      *int `toml:"max_sessions"`
+			MaxDiskGB        *int `toml:"max_disk_gb"`
+			TerminatedDays   *int `toml:"terminated_retention_days"`
 		} `toml:"resources"`
 	} `toml:"vm"`
+	Network struct {
+		DNS         *[]string `toml:"dns"`
+		Proxy       *string   `toml:"proxy"`
+		CAFiles     *[]string `toml:"ca_files"`
+		ClientCerts *[]string `toml:"client_certs"`
+		Bypass      *[]string `toml:"bypass"`
+		AskTimeout  *string   `toml:"ask_timeout"`
+	} `toml:"network"`
+	Detect struct {
+		Placeholders *string `toml:"placeholders"`
+		Secrets      *string `toml:"secrets"`
+		OwnSecrets   *string `toml:"own_secrets"`
+		Injection    *string `toml:"injection"`
+	} `toml:"detect"`
 	Log struct {
 		Level *string `toml:"level"`
 	} `toml:"log"`
+	MCP struct {
+		Servers map[string]server `toml:"servers"`
+	} `toml:"mcp"`
 }
 
 // Load reads the settings of an installation. Errors are faults that name the file and line.
@@ -133,12 +208,35 @@ func (s *Settings) check(c *checker, f *file) {
 	c.number(&s.VM.RAMMB, r.RAMMB, 1, "vm.resources.ram_mb", api.MinRAMMB, api.MaxRAMMB)
 	c.number(&s.VM.DiskMB, r.DiskGB, 1024, "vm.resources.disk_gb", api.MinDiskMB/1024, api.MaxDiskMB/1024)
 	c.number(&s.VM.MaxVMs, r.MaxConcurrentVMs, 1, "vm.resources.max_concurrent_vms", 1, 100)
+	net := &f.Network
+	c.texts(&s.Network.DNS, net.DNS, "network.dns")
+	c.free(&s.Network.Proxy, net.Proxy, "network.proxy")
+	c.texts(&s.Network.CAFiles, net.CAFiles, "network.ca_files")
+	c.texts(&s.Network.ClientCerts, net.ClientCerts, "network.client_certs")
+	c.texts(&s.Network.Bypass, net.Bypass, "network.bypass")
+	c.duration(&s.Network.AskTimeout, net.AskTimeout, "network.ask_timeout", time.Second, 24*time.Hour)
+	found := &f.Detect
+	c.word(&s.Detect.Placeholders, found.Placeholders, "detect.placeholders", "report", "ask", "deny")
+	c.word(&s.Detect.Secrets, found.Secrets, "detect.secrets", "off", "report", "ask", "deny")
+	c.word(&s.Detect.OwnSecrets, found.OwnSecrets, "detect.own_secrets", "off", "report", "ask", "deny")
+	c.word(&s.Detect.Injection, found.Injection, "detect.injection", "off", "report", "ask", "deny")
+	shots := &f.VM.Snapshots
+	c.number(&s.VM.Snapshots.AutoMax, shots.AutoMax, 1, "vm.snapshots.auto_max", 1, 50)
+	c.number(&s.VM.Snapshots.ManualMax, shots.ManualMax, 1, "vm.snapshots.manual_max", 1, 50)
+	c.duration(&s.VM.Snapshots.Interval, shots.AutoInterval, "vm.snapshots.auto_interval", 30*time.Second, time.Hour)
+	c.number(&s.VM.RecordMB, f.VM.Record.MaxMB, 1, "vm.record.max_mb", 16, 1<<20)
+	keep := &s.VM.Retention
+	c.number(&keep.Days, r.RetentionDays, 1, "vm.resources.retention_days", 1, 365)
+	c.number(&keep.Sessions, r.MaxSessions, 1, "vm.resources.max_sessions", 1, 10000)
+	c.number(&keep.DiskGB, r.MaxDiskGB, 1, "vm.resources.max_disk_gb", 1, 1000)
+	c.number(&keep.IndexDays, r.TerminatedDays, 1, "vm.resources.terminated_retention_days", 30, 3650)
 	c.word(&s.VM.Accelerator, f.VM.Accelerator, "vm.accelerator", "auto", "kvm", "tcg")
 	c.word(&s.Log.Level, f.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.duration(&s.VM.ReadyTimeout, f.VM.ReadyTimeout, "vm.ready_timeout", time.Second, time.Hour)
 	c.number(&s.VM.PoolSize, f.VM.Pool.Size, 1, "vm.pool.size", 0, 20)
 	c.duration(&s.VM.IdleSuspend, f.VM.Idle.SuspendAfter, "vm.idle.suspend_after", 0, 1000*time.Hour)
 	c.truth(&s.VM.WarmStart, f.VM.WarmStart, "vm.warm_start")
+	c.servers(&s.MCP, f.MCP.Servers)
 }
 
 // checker puts values into the settings and keeps the first complaint.
@@ -157,7 +255,7 @@ func see[T any](c *checker, key, kind string, from *T) {
 	}
 	value := ""
 	if from != nil {
-		value = fmt.Sprintf("%#v", *from)
+		value = strings.NewReplacer("[]string{", "[", "}", "]").Replace(fmt.Sprintf("%#v", *from)) // as TOML has it
 	}
 	c.seen(key, kind, value)
 }
@@ -211,6 +309,27 @@ func (c *checker) duration(to *time.Duration, from *string, key string, least, m
 		return
 	}
 	*to = d
+}
+
+// maxTexts bounds a list in a settings file.
+const maxTexts = 100
+
+func (c *checker) texts(to, from *[]string, key string) {
+	see(c, key, "list of texts", from)
+	switch {
+	case from == nil:
+	case len(*from) > maxTexts:
+		c.complain(key, "has %d entries; it may have %d", len(*from), maxTexts)
+	default:
+		*to = *from
+	}
+}
+
+func (c *checker) free(to, from *string, key string) {
+	see(c, key, "text", from)
+	if from != nil {
+		*to = *from
+	}
 }
 
 // short writes a whole number of hours, minutes or seconds without what is zero.

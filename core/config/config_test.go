@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -30,11 +31,14 @@ func TestCorpOverridesUserOverridesDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kept := Retention{Days: 30, Sessions: 100, DiskGB: 100, IndexDays: 365}
 	want := Settings{
-		VM:  VM{CPUs: 3, RAMMB: 1024, DiskMB: 4096, MaxVMs: 2, Accelerator: "tcg", ReadyTimeout: 3 * time.Second, WarmStart: true},
-		Log: Log{Level: "info"},
+		VM:      VM{CPUs: 3, RAMMB: 1024, DiskMB: 4096, MaxVMs: 2, Accelerator: "tcg", ReadyTimeout: 3 * time.Second, WarmStart: true, RecordMB: 1024, Retention: kept, Snapshots: Snapshots{AutoMax: 10, ManualMax: 12, Interval: 5 * time.Minute}},
+		Network: Network{DNS: []string{}, CAFiles: []string{}, ClientCerts: []string{}, Bypass: []string{}, AskTimeout: 2 * time.Minute},
+		Detect:  Detect{Placeholders: "deny", Secrets: "report", OwnSecrets: "deny", Injection: "report"},
+		Log:     Log{Level: "info"},
 	}
-	if *got != want {
+	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got %+v, want %+v", *got, want)
 	}
 }

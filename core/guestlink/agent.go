@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -31,9 +30,9 @@ type Config struct {
 	// OnLifecycle answers a shutdown, reboot or suspend asked for in the guest; nil refuses them. It is called from a
 	// goroutine that Close waits for, so it must return soon and not call Close.
 	OnLifecycle func(proto.LifecycleRequest) proto.LifecycleReply
-	// OnFiles serves one stream of a shared directory's FUSE messages until it or ctx ends; nil refuses them. The guest opens some
-	// before it is ready. Close waits for it.
-	OnFiles func(ctx context.Context, tag string, stream io.ReadWriteCloser)
+	// Services are the ports that the guest may open streams to, some before it is ready; other ports are refused. Close waits for
+	// them.
+	Services map[proto.Port]Service
 }
 
 // Agent is the agent of one guest during one link session. Its methods may be used at once by many goroutines.
@@ -71,7 +70,7 @@ func Attach(ctx context.Context, s link.Session, cfg Config) (*Agent, error) {
 	a.stop = stop
 	lifecycle, err := s.Listen(proto.PortLifecycle)
 	if err == nil {
-		err = a.listenFiles(run, cfg.OnFiles)
+		err = a.listen(run, cfg.Services)
 	}
 	if err == nil {
 		err = a.handshake(ctx, cfg)

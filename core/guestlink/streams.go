@@ -3,6 +3,7 @@ package guestlink
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"strconv"
@@ -24,6 +25,26 @@ func (a *Agent) Terminal(ctx context.Context, req *proto.TerminalOpen) (link.Str
 // File starts a file operation. Stream frames follow as proto.FileRequest says.
 func (a *Agent) File(ctx context.Context, req *proto.FileRequest) (link.Stream, error) {
 	return a.request(ctx, proto.PortAgentFiles, "file", req)
+}
+
+// SyncFiles has the guest write out the file system that a directory of it is on.
+func (a *Agent) SyncFiles(ctx context.Context, dir string) error {
+	st, err := a.File(ctx, &proto.FileRequest{Op: proto.FileSync, Root: dir})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	stop := context.AfterFunc(ctx, func() { _ = st.Close() })
+	defer stop()
+	kind, data, err := proto.NewStreamReader(st).Next()
+	if err != nil {
+		return fmt.Errorf("sync files: %w", err)
+	}
+	var result proto.FileResult
+	if kind != proto.KindResult || json.Unmarshal(data, &result) != nil || !result.OK {
+		return fmt.Errorf("sync files: the guest says %.200q", result.Message)
+	}
+	return nil
 }
 
 // Forward connects to a TCP port on the guest's loopback; raw bytes follow. The first Read fails with link.ErrRefused

@@ -172,5 +172,8 @@ type Exit struct {
 	Detail string
 }
 
+// ErrRan is a Start that failed although the virtual CPUs may have run: the disks may be ahead of a state that the machine went on from.
+var ErrRan = errors.New("the virtual machine may have run")
+
 // ErrGone is returned by every method of a machine that is down.
 var ErrGone = errors.New("the virtual machine is gone")

@@ -11,17 +11,22 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
 	"golang.org/x/sys/unix"
 
+	"capsem/core/api"
 	"capsem/core/checkpoint"
 	"capsem/core/fault"
 	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/tree"
 )
 
 // An archive is a tar file, packed by zstd: image.json, system.qcow2, what is in workspace/, and at the end sums.json, which has the
@@ -45,6 +50,11 @@ func (i *Image) Export(w io.Writer) error {
 		return fmt.Errorf("export image: %w", err)
 	}
 	a := &packer{tar: tar.NewWriter(z), sums: map[string]string{}}
+	unlock, err := i.use()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	err = a.pack(i)
 	if err := errors.Join(err, a.tar.Close(), z.Close()); err != nil {
 		return fmt.Errorf("export image: %w", err)
@@ -58,25 +68,24 @@ type packer struct {
 }
 
 func (a *packer) pack(i *Image) error {
+	own, err := tree.Open(i.Dir)
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	defer own.Close()
 	for _, name := range []string{manifestFile, diskFile} {
-		if err := a.file(filepath.Join(i.Dir, name), name); err != nil {
+		if err := a.entry(own, name, name, 0); err != nil {
 			return err
 		}
 	}
 	if a.sums[diskFile] != i.DiskBLAKE3 {
 		return fault.New(fault.Internal, "image %s is damaged: the content of its disk has changed", i.Name)
 	}
-	top := filepath.Join(i.Dir, workspace)
-	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) && p == top {
-			return fs.SkipAll
-		}
-		if err != nil || p == top {
-			return err
-		}
-		return a.entry(p, path.Join(workspace, filepath.ToSlash(strings.TrimPrefix(p, top))), d)
-	})
-	if err != nil {
+	top, err := tree.Open(filepath.Join(i.Dir, workspace))
+	if err == nil {
+		err = errors.Join(a.dir(top, workspace, 0), top.Close())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	text, err := json.Marshal(a.sums)
@@ -89,20 +98,45 @@ func (a *packer) pack(i *Image) error {
 	return err //nolint:wrapcheck // by the caller
 }
 
-func (a *packer) entry(p, name string, d fs.DirEntry) error {
-	info, err := d.Info()
+// dir packs what is in an open directory, which the archive calls name.
+func (a *packer) dir(d *tree.Dir, name string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%.200s...: too deep", name)
+	}
+	names, err := d.Names()
 	if err != nil {
 		return err //nolint:wrapcheck // by the caller
 	}
-	switch info.Mode().Type() {
+	slices.Sort(names)
+	for _, n := range names {
+		if err := a.entry(d, n, path.Join(name, n), depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *packer) entry(d *tree.Dir, n, name string, depth int) error {
+	info, err := d.Lstat(n)
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	switch info.Mode.Type() {
 	case 0:
-		return a.file(p, name)
+		f, err := d.File(n)
+		if err != nil {
+			return err //nolint:wrapcheck // by the caller
+		}
+		return errors.Join(a.file(f, name, info.Mode.Perm()), f.Close())
 	case fs.ModeDir:
-		return a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: int64(info.Mode().Perm())}) //nolint:wrapcheck // by the caller
+		if err := a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: int64(info.Mode.Perm())}); err != nil {
+			return err //nolint:wrapcheck // by the caller
+		}
+		return inDir(d, n, func(sub *tree.Dir) error { return a.dir(sub, name, depth+1) })
 	case fs.ModeSymlink:
-		target, err := os.Readlink(p)
+		target, err := d.Readlink(n)
 		if err == nil {
-			a.sums[name] = "-> " + target
+			a.sums[inText(name)] = inText("-> " + target)
 			err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777})
 		}
 		return err //nolint:wrapcheck // by the caller
@@ -110,22 +144,26 @@ func (a *packer) entry(p, name string, d fs.DirEntry) error {
 	return nil // sockets and the like live only as long as who made them
 }
 
-func (a *packer) file(p, name string) error {
-	f, err := os.Open(p)
-	if err != nil {
-		return err //nolint:wrapcheck // by the caller
-	}
-	defer f.Close()
+// file packs an open file.
+func (a *packer) file(f *os.File, name string, mode fs.FileMode) error {
 	info, err := f.Stat()
 	if err == nil {
-		err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(info.Mode().Perm()), Size: info.Size()})
+		err = a.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Size: info.Size()})
 	}
 	h := blake3.New()
 	if err == nil {
 		_, err = io.Copy(io.MultiWriter(a.tar, h), f)
 	}
-	a.sums[name] = hex.EncodeToString(h.Sum(nil))
+	a.sums[inText(name)] = hex.EncodeToString(h.Sum(nil))
 	return err //nolint:wrapcheck // by the caller
+}
+
+// inText is a name as the list of hashes has it: JSON is text, and names need not be.
+func inText(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strconv.QuoteToASCII(name) // no name of an archive begins so
 }
 
 // Import makes an image of an archive under a name. One that is cut, changed or makes no sense is refused whole.
@@ -148,7 +186,8 @@ func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
 	}
 	var i *Image
 	if err == nil {
-		m.Name, m.Mounts = name, nil // nobody else says what of this host is shared
+		// Nobody else says what of this host, of the network and of whose budget its VMs get.
+		m.Name, m.Mounts, m.Policy, m.Budget, m.Family = name, nil, "", "", ""
 		i, err = Finish(dir, m)
 	}
 	if err != nil {
@@ -203,10 +242,21 @@ func unpack(dir string, r io.Reader) (Manifest, error) {
 	if err == nil {
 		err = json.Unmarshal(text, &m)
 	}
-	if err != nil || m.CPUs < 1 || m.MemoryMB < 1 || m.DiskMB < 1 {
+	if err == nil {
+		err = check(m)
+	}
+	if err != nil {
 		return m, errArchive("its description makes no sense")
 	}
 	return m, nil
+}
+
+// check holds what a stranger wrote to what VMs may be made with here.
+func check(m Manifest) error {
+	if m.CPUs < 1 || m.MemoryMB < 1 || m.DiskMB < 1 {
+		return errors.New("a size is missing")
+	}
+	return errors.Join(api.CheckSizes(m.CPUs, m.MemoryMB, m.DiskMB), proto.ValidateEnv(m.Env))
 }
 
 type unpacker struct {
@@ -253,17 +303,25 @@ func (u *unpacker) all() (map[string]string, error) {
 			return nil, errArchive("%v", err)
 		}
 		if h.Name == sumsFile {
-			var want map[string]string
-			if err := json.NewDecoder(io.LimitReader(u.tar, maxSums)).Decode(&want); err != nil {
-				return nil, errArchive("its hashes cannot be read")
-			}
-			return want, nil
+			return u.want(h.Size)
 		}
 		if err := u.one(h); err != nil {
 			return nil, err
 		}
 	}
 	return nil, errArchive("it has too many files")
+}
+
+// want reads the list of hashes, which is no longer than the files before it need.
+func (u *unpacker) want(size int64) (want map[string]string, err error) {
+	const escaped, each = 6, 128 // a byte of a name, and a hash with what is around it
+	if size <= min(maxSums, u.names*escaped+int64(len(u.sums)+1)*each) {
+		err = json.NewDecoder(u.tar).Decode(&want)
+	}
+	if err != nil || want == nil {
+		return nil, errArchive("its hashes cannot be read")
+	}
+	return want, nil
 }
 
 // one unpacks one entry, confined to the image's directory.
@@ -282,7 +340,7 @@ func (u *unpacker) one(h *tar.Header) error {
 	case h.Typeflag == tar.TypeDir && inside:
 		return u.done(u.work.MkdirAll(rel, fs.FileMode(h.Mode).Perm()|0o700)) //nolint:gosec // only the permissions are taken
 	case h.Typeflag == tar.TypeSymlink && inside:
-		u.sums[name] = "-> " + h.Linkname
+		u.sums[inText(name)] = inText("-> " + h.Linkname)
 		return u.done(errors.Join(u.work.MkdirAll(path.Dir(rel), 0o700), u.work.Symlink(h.Linkname, rel)))
 	}
 	return errArchive("%.80q does not belong in it", h.Name)
@@ -306,7 +364,7 @@ func (u *unpacker) file(root *os.Root, rel, name string, h *tar.Header) error {
 		}
 		return u.done(err)
 	}
-	u.sums[name] = hex.EncodeToString(sum.Sum(nil))
+	u.sums[inText(name)] = hex.EncodeToString(sum.Sum(nil))
 	return u.done(f.Close())
 }
 

@@ -31,6 +31,7 @@ import (
 	"capsem/core/fault"
 	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/tree"
 )
 
 const (
@@ -56,9 +57,15 @@ type Manifest struct {
 	Env map[string]string `json:"env,omitempty"`
 	// Mounts are directories of this host that its VMs share.
 	Mounts []proto.Mount `json:"mounts,omitempty"`
+	// Family is what the placeholders in the VM's memory are derived from, so that they go on to mean what they did.
+	Family string `json:"family,omitempty"`
+	// Policy are the rules of the VM's own, which are those of its VMs too.
+	Policy string `json:"policy,omitempty"`
 	// From is the VM that it was forked from, Parent the image of that; for people only.
 	From   string `json:"from"`
 	Parent string `json:"parent,omitempty"`
+	// Budget is the family of that VM, whose budgets VMs of the image share.
+	Budget string `json:"budget,omitempty"`
 	// DiskSize and DiskBLAKE3 are of system.qcow2.
 	DiskSize   int64  `json:"disk_size"`
 	DiskBLAKE3 string `json:"disk_blake3"`
@@ -104,6 +111,15 @@ func (s Shelf) none(name string) error {
 	return fault.New(fault.NotFound, "there is no %s %q", s.word, name).WithHint("see %s", s.list)
 }
 
+// damaged says what is wrong with an image, or with a checkpoint: those are in a VM's directory.
+func damaged(dir, what string) error {
+	name, shelf := filepath.Base(dir), filepath.Dir(dir)
+	if vm := paths.VM(filepath.Dir(shelf)); vm.Checkpoints() == shelf {
+		return fault.New(fault.Internal, "checkpoint %s is damaged: %s", name, what).WithHint("delete it: capsem checkpoint --delete %s %s", filepath.Base(vm.Dir()), name)
+	}
+	return fault.New(fault.Internal, "image %s is damaged: %s", name, what).WithHint("delete it: capsem image delete %s", name)
+}
+
 func load(dir string) (*Image, error) {
 	f, err := os.OpenFile(filepath.Join(dir, manifestFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -116,7 +132,7 @@ func load(dir string) (*Image, error) {
 	}
 	i := &Image{Dir: dir}
 	if err := json.Unmarshal(text, &i.Manifest); err != nil || i.Name != filepath.Base(dir) {
-		return nil, fault.New(fault.Internal, "image %s is damaged: %s", filepath.Base(dir), manifestFile).WithHint("delete it: capsem image delete %s", filepath.Base(dir))
+		return nil, damaged(dir, manifestFile+" cannot be read")
 	}
 	return i, nil
 }
@@ -152,11 +168,22 @@ func (s Shelf) Delete(name string) error {
 	if _, err := os.Lstat(dir); err != nil {
 		return s.none(name)
 	}
+	unlock, err := lock(dir, syscall.LOCK_EX)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.none(name)
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return fault.New(fault.Conflict, "%s %q is in use: it is being copied", s.word, name).WithHint("try again when that is done")
+	case err != nil:
+		return fmt.Errorf("delete %s: %w", s.word, err)
+	}
 	gone := dir + goneSuffix
-	if err := errors.Join(os.RemoveAll(gone), os.Rename(dir, gone)); err != nil { // nobody's from here on, also when this is cut short
+	err = errors.Join(tree.Remove(gone), os.Rename(dir, gone)) // nobody's from here on, also when this is cut short
+	unlock()
+	if err != nil {
 		return fmt.Errorf("delete image: %w", err)
 	}
-	return os.RemoveAll(gone) //nolint:wrapcheck // names the file
+	return tree.Remove(gone) //nolint:wrapcheck // names the file
 }
 
 // Sweep removes what was left half-made or half-removed. Nobody may be making an image meanwhile.
@@ -170,7 +197,7 @@ func (s Shelf) Sweep() error {
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), newSuffix) || strings.HasSuffix(e.Name(), goneSuffix) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(s.Dir, e.Name())))
+			err = errors.Join(err, tree.Remove(filepath.Join(s.Dir, e.Name())))
 		}
 	}
 	return err
@@ -198,7 +225,7 @@ func (s Shelf) Begin(name string) (dir string, err error) {
 }
 
 // Abandon removes an image that was not finished.
-func Abandon(dir string) error { return os.RemoveAll(dir) }
+func Abandon(dir string) error { return tree.Remove(dir) } //nolint:wrapcheck // names the file
 
 // Finish writes the manifest of an image whose files are there, makes all durable, and gives it its name.
 func Finish(dir string, m Manifest) (*Image, error) {
@@ -209,15 +236,15 @@ func Finish(dir string, m Manifest) (*Image, error) {
 	}
 	defer f.Close()
 	m.DiskBLAKE3, m.DiskSize, err = sum(f)
-	if err == nil {
-		err = f.Sync()
-	}
 	var text []byte
 	if err == nil {
 		text, err = json.MarshalIndent(m, "", "  ")
 	}
 	if err == nil {
 		err = atomicfile.Write(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600)
+	}
+	if err == nil {
+		err = syncTree(dir)
 	}
 	final := strings.TrimSuffix(dir, newSuffix)
 	if err == nil {
@@ -243,8 +270,21 @@ func CopyVM(vm paths.VM, dir string) error {
 	return copyAll(vm.Dir(), dir)
 }
 
-// Place makes the files of a new VM of the image in its directory. The disk is held to its hash.
+// Place makes the files of a new VM of the image in its directory, durably. The disk is held to its hash.
 func (i *Image) Place(vm string, withMemory bool) error {
+	err := i.place(vm, withMemory)
+	if err == nil {
+		err = syncTree(vm)
+	}
+	return err
+}
+
+func (i *Image) place(vm string, withMemory bool) error {
+	unlock, err := i.use()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	f, err := os.Open(filepath.Join(i.Dir, diskFile))
 	if err != nil {
 		return fmt.Errorf("use image %s: %w", i.Name, err)
@@ -252,16 +292,13 @@ func (i *Image) Place(vm string, withMemory bool) error {
 	defer f.Close()
 	hash, size, err := sum(f)
 	if err == nil && (hash != i.DiskBLAKE3 || size != i.DiskSize) {
-		err = fault.New(fault.Internal, "image %s is damaged: the content of %s has changed", i.Name, f.Name()).WithHint("delete it: capsem image delete %s", i.Name)
+		err = damaged(i.Dir, "the content of its disk has changed")
 	}
 	if err != nil {
 		return err
 	}
 	if err := copyAll(i.Dir, vm); err != nil {
 		return err
-	}
-	if now, err := load(i.Dir); err != nil || now.CreatedNS != i.CreatedNS { // deleted meanwhile: what was copied may be half of it
-		return fault.New(fault.NotFound, "%s was deleted while it was copied", i.Name)
 	}
 	if !withMemory {
 		return checkpoint.Discard(vm, true) //nolint:wrapcheck // says what it did
@@ -296,10 +333,7 @@ func CopyDisk(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("copy disk: %w", err)
 	}
-	if err = clone(dst, src); err != nil {
-		_, err = io.Copy(dst, src) // copy_file_range
-	}
-	if err := errors.Join(err, dst.Close()); err != nil {
+	if err := errors.Join(copyData(dst, src), dst.Close()); err != nil {
 		return errors.Join(fmt.Errorf("copy disk: %w", err), os.Remove(to))
 	}
 	return nil

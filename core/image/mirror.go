@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"capsem/core/tree"
 )
 
 // Mirror copies a workspace in passes: the first while its VM runs, the second, which copies only what has changed since, while the VM
@@ -34,12 +35,12 @@ func NewMirror(from, to string) *Mirror {
 
 // Pass makes the copy what the workspace is now.
 func (m *Mirror) Pass() error {
-	info, err := os.Lstat(m.from)
+	d, err := tree.Open(m.from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = m.dir("", info, 0)
+		err = errors.Join(m.dir("", m.to, d, 0), d.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("copy workspace: %w", err)
@@ -47,10 +48,14 @@ func (m *Mirror) Pass() error {
 	return nil
 }
 
-func (m *Mirror) dir(rel string, info fs.FileInfo, depth int) error {
-	from, to := filepath.Join(m.from, rel), filepath.Join(m.to, rel)
+// dir copies what is in an open directory to another; rel is its path in the workspace.
+func (m *Mirror) dir(rel, to string, from *tree.Dir, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%.200s...: too deep", from)
+		return fmt.Errorf("%.200s...: too deep", to)
+	}
+	info, err := from.Stat()
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
 	}
 	if err := os.Mkdir(to, 0o700); err != nil {
 		if !errors.Is(err, fs.ErrExist) {
@@ -60,55 +65,74 @@ func (m *Mirror) dir(rel string, info fs.FileInfo, depth int) error {
 			return err //nolint:wrapcheck // as above
 		}
 	}
-	entries, err := os.ReadDir(from)
+	to, done, err := shorten(to)
+	if err != nil {
+		return err
+	}
+	defer done()
+	names, err := from.Names()
 	if err != nil {
 		return gone(err)
 	}
-	there := make(map[string]bool, len(entries))
-	for _, e := range entries {
-		there[e.Name()] = true
-		if err := m.entry(filepath.Join(rel, e.Name()), e, depth); err != nil {
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+		if err := m.entry(from, rel, filepath.Join(to, name), name, depth); err != nil {
 			return err
 		}
 	}
-	if err := m.prune(rel, there); err != nil {
+	if err := m.prune(rel, to, there); err != nil {
 		return err
 	}
 	return keepTimes(to, info)
 }
 
 // entry copies one entry unless it is as it was.
-func (m *Mirror) entry(rel string, e fs.DirEntry, depth int) error {
-	info, err := e.Info()
+func (m *Mirror) entry(from *tree.Dir, dir, to, name string, depth int) error {
+	info, err := from.Lstat(name)
 	if err != nil {
 		return gone(err)
 	}
+	rel := filepath.Join(dir, name)
 	now, was := stampOf(info), m.seen[rel]
-	to := filepath.Join(m.to, rel)
-	if was.mode.Type() != now.mode.Type() || !info.IsDir() && was != now {
-		if err := os.RemoveAll(to); err != nil {
+	isDir := info.Mode.IsDir()
+	if was.mode.Type() != now.mode.Type() || !isDir && was != now {
+		if err := tree.Remove(to); err != nil {
 			return err //nolint:wrapcheck // names the file
 		}
-	} else if !info.IsDir() {
+	} else if !isDir {
 		return nil
 	}
 	m.seen[rel] = now
-	if time.Since(time.Unix(0, now.ctime)) < coarse {
+	if time.Since(info.Changed) < coarse {
 		m.seen[rel] = stamp{mode: now.mode} // it may change once more and look the same
 	}
-	if info.IsDir() {
-		return m.dir(rel, info, depth+1)
+	if isDir {
+		return m.sub(from, rel, to, name, depth)
 	}
-	if err := copyEntry(filepath.Join(m.from, rel), to, info, depth); err != nil {
+	if err := copyEntry(from, name, to, info); err != nil {
 		delete(m.seen, rel)
-		return gone(errors.Join(err, os.RemoveAll(to)))
+		if bad := tree.Remove(to); bad != nil {
+			return bad //nolint:wrapcheck // names the file
+		}
+		return gone(err)
 	}
 	return nil
 }
 
+// sub copies a directory in another.
+func (m *Mirror) sub(from *tree.Dir, rel, to, name string, depth int) error {
+	d, err := from.Dir(name)
+	if err != nil {
+		delete(m.seen, rel)
+		return gone(err)
+	}
+	return errors.Join(m.dir(rel, to, d, depth+1), d.Close())
+}
+
 // prune removes what is no longer there.
-func (m *Mirror) prune(rel string, there map[string]bool) error {
-	entries, err := os.ReadDir(filepath.Join(m.to, rel))
+func (m *Mirror) prune(rel, to string, there map[string]bool) error {
+	entries, err := os.ReadDir(to)
 	if err != nil {
 		return err //nolint:wrapcheck // names the file
 	}
@@ -117,25 +141,21 @@ func (m *Mirror) prune(rel string, there map[string]bool) error {
 			continue
 		}
 		delete(m.seen, filepath.Join(rel, e.Name()))
-		if err := os.RemoveAll(filepath.Join(m.to, rel, e.Name())); err != nil {
+		if err := tree.Remove(filepath.Join(to, e.Name())); err != nil {
 			return err //nolint:wrapcheck // names the file
 		}
 	}
 	return nil
 }
 
-// gone forgives that something was removed while it was to be copied: the next pass sees that.
+// gone forgives that something was removed, or made something else, while it was to be copied: the next pass sees that.
 func gone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, tree.ErrOther) {
 		return nil
 	}
 	return err
 }
 
-func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: uint64(info.Size()), mode: info.Mode()} //nolint:gosec // not negative
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.ino, s.ctime = st.Ino, changed(st)
-	}
-	return s
+func stampOf(info tree.Info) stamp {
+	return stamp{size: uint64(info.Size), mode: info.Mode, ino: info.Ino, ctime: info.Changed.UnixNano()} //nolint:gosec // not negative
 }

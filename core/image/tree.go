@@ -3,12 +3,13 @@ package image
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"capsem/core/tree"
 )
 
 // maxDepth bounds how deep directories are copied: a path in a guest can be no longer than 4096 bytes.
@@ -17,12 +18,12 @@ const maxDepth = 2048
 // copyTree copies a directory to a place where there is none, or an empty one: files, directories and links, with their
 // permissions and times. Sockets and the like live only as long as who made them. Where there is nothing, nothing is copied.
 func copyTree(from, to string) error {
-	info, err := os.Lstat(from)
+	d, err := tree.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = copyDir(from, to, info, 0)
+		err = errors.Join(copyDir(d, to, 0), d.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("copy workspace: %w", err)
@@ -30,37 +31,60 @@ func copyTree(from, to string) error {
 	return nil
 }
 
-func copyDir(from, to string, info fs.FileInfo, depth int) error {
+// copyDir copies what is in an open directory.
+func copyDir(from *tree.Dir, to string, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%.200s...: too deep", from)
+		return fmt.Errorf("%.200s...: too deep", to)
+	}
+	info, err := from.Stat()
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
 	}
 	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err //nolint:wrapcheck // names the file
 	}
-	entries, err := os.ReadDir(from)
+	to, done, err := shorten(to)
+	if err != nil {
+		return err
+	}
+	defer done()
+	names, err := from.Names()
 	if err != nil {
 		return err //nolint:wrapcheck // names the file
 	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil {
-			err = copyEntry(filepath.Join(from, e.Name()), filepath.Join(to, e.Name()), info, depth)
-		}
+	for _, name := range names {
+		info, err := from.Lstat(name)
 		if err != nil {
 			return err //nolint:wrapcheck // names the file
+		}
+		if info.Mode.IsDir() {
+			err = inDir(from, name, func(sub *tree.Dir) error { return copyDir(sub, filepath.Join(to, name), depth+1) })
+		} else {
+			err = copyEntry(from, name, filepath.Join(to, name), info)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return keepTimes(to, info)
 }
 
-func copyEntry(from, to string, info fs.FileInfo, depth int) error {
-	switch info.Mode().Type() {
+// inDir lends a directory in another.
+func inDir(d *tree.Dir, name string, do func(*tree.Dir) error) error {
+	sub, err := d.Dir(name)
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	return errors.Join(do(sub), sub.Close())
+}
+
+// copyEntry copies what is no directory.
+func copyEntry(from *tree.Dir, name, to string, info tree.Info) error {
+	switch info.Mode.Type() {
 	case 0:
-		return copyRegular(from, to, info)
-	case fs.ModeDir:
-		return copyDir(from, to, info, depth+1)
+		return copyRegular(from, name, to, info)
 	case fs.ModeSymlink:
-		target, err := os.Readlink(from)
+		target, err := from.Readlink(name)
 		if err == nil {
 			err = os.Symlink(target, to)
 		}
@@ -69,8 +93,8 @@ func copyEntry(from, to string, info fs.FileInfo, depth int) error {
 	return nil
 }
 
-func copyRegular(from, to string, info fs.FileInfo) error {
-	src, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+func copyRegular(from *tree.Dir, name, to string, info tree.Info) error {
+	src, err := from.File(name)
 	if err != nil {
 		return err //nolint:wrapcheck // names the file
 	}
@@ -79,16 +103,13 @@ func copyRegular(from, to string, info fs.FileInfo) error {
 	if err != nil {
 		return err //nolint:wrapcheck // names the file
 	}
-	if err = clone(dst, src); err != nil {
-		_, err = io.Copy(dst, src)
-	}
-	if err := errors.Join(err, dst.Close()); err != nil {
+	if err := errors.Join(copyData(dst, src), dst.Close()); err != nil {
 		return err
 	}
 	return keepTimes(to, info)
 }
 
 // keepTimes gives a copy the permissions and the time of the original.
-func keepTimes(to string, info fs.FileInfo) error {
-	return errors.Join(os.Chmod(to, info.Mode().Perm()), os.Chtimes(to, time.Time{}, info.ModTime()))
+func keepTimes(to string, info tree.Info) error {
+	return errors.Join(os.Chtimes(to, time.Time{}, info.Mtime), os.Chmod(to, info.Mode.Perm()))
 }

@@ -16,6 +16,8 @@ const (
 	MaxBody = 64 << 10
 	// MaxOutput bounds the preview of what a command wrote.
 	MaxOutput = 1 << 10
+	// maxShort bounds the texts of a request or lookup in a record that has reached its size.
+	maxShort = 512
 	// TimeFormat is how times are stored: RFC 3339 in UTC, of one length, so that they sort as text.
 	TimeFormat = "2006-01-02T15:04:05.000000Z"
 )
@@ -42,6 +44,8 @@ type cells struct {
 	size   int
 	// bodies is how much of a body is kept; 0 is nothing.
 	bodies int
+	// most, if set, bounds every text.
+	most int
 	// headerKey makes the hashes of header values.
 	headerKey *[32]byte
 }
@@ -122,6 +126,9 @@ func (c *cells) bounded(s string, limit int) {
 	if s == "" {
 		c.null()
 		return
+	}
+	if c.most > 0 {
+		limit = min(limit, c.most)
 	}
 	s = Clean(s, limit)
 	c.add(s, 32+len(s))

@@ -150,7 +150,7 @@ func TestOpenRefusesWhatDoesNotFit(t *testing.T) {
 	}{
 		"tail gone":       {[]string{"DELETE FROM chain WHERE seq>30"}, nil},
 		"heads gone":      {[]string{"DELETE FROM heads"}, nil},
-		"last link bad":   {[]string{"UPDATE chain SET hash=x'00' WHERE seq=52"}, nil},
+		"last link bad":   {[]string{"UPDATE chain SET hash=x'00' WHERE seq=60"}, nil},
 		"another session": {nil, func(o *Options) { o.Session = "other" }},
 		"another key":     {nil, func(o *Options) { o.Key = testKey(t) }},
 		"newer schema":    {[]string{"INSERT INTO schema_version VALUES (99,'')"}, nil},

@@ -88,7 +88,7 @@ func oneOfEach(n int) []Row {
 			Time: at, Server: "github", Method: "tools/call", Tool: "search", RequestID: "1", Request: "{}", Response: "{}", Decision: "allowed", Rule: "r3",
 			Duration: time.Second, Error: "none", Process: p, Sent: 1, Received: 2,
 		},
-		FileEvent{Time: at, Action: "modified", Path: fmt.Sprintf("src/%d.go", n), Size: 99},
+		FileEvent{Time: at, Action: "modified", Path: fmt.Sprintf("src/%d.go", n), Size: 99, PID: 41},
 		SnapshotEvent{Time: at, Slot: n, Origin: "manual", Name: "before", Files: 7},
 		ExecEvent{
 			Time: at, ExecID: strconv.Itoa(n), Command: "make test", ExitCode: 2, Duration: time.Second, Stdout: "ok", Stderr: "bad", StdoutBytes: 2, StderrBytes: 3,
@@ -104,6 +104,13 @@ func oneOfEach(n int) []Row {
 		},
 		Lifecycle{Time: at, Event: "booted", Detail: "warm", Duration: 300 * time.Millisecond},
 		Drop{Time: at, Kind: "net", Count: 3, First: at, Last: at, Reason: "queue full"},
+		Substitution{
+			Time: at, Action: "injected", Credential: "mine", Kind: "github", Domain: "api.github.com", Place: "header authorization", Form: "plain",
+			Process: Process{Name: "git", PID: 40},
+		},
+		Detection{
+			Time: at, Detector: "secrets", Rule: "aws-access-key", Outcome: "reported", Domain: "example.com", Place: "body", Process: Process{Name: "curl", PID: 41},
+		},
 	}
 }
 
@@ -111,7 +118,7 @@ func oneOfEach(n int) []Row {
 var testTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // rowsOfEach is how many rows oneOfEach makes: a model call brings two.
-const rowsOfEach = 13
+const rowsOfEach = 15
 
 // filled makes a closed record with n rows for every table, signed twice.
 func filled(t testing.TB, key ed25519.PrivateKey, session string, n int) string {

@@ -115,7 +115,8 @@ func TestStatsSumUp(t *testing.T) {
 	want := Totals{
 		Requests: 8, Allowed: 8, BytesSent: 96, BytesReceived: 27200, DNSQueries: 8, DNSDenied: 8, ModelCalls: 8, InputTokens: 800, OutputTokens: 400,
 		CostUSD: 2, ToolCalls: 8, MCPCalls: 8, FileEvents: 8, Snapshots: 8, Execs: 8, AuditEvents: 8, Approvals: 8, Lost: 24, Rows: 8 * rowsOfEach,
-		Domains: []DomainCount{{"example.com", 8, 0}}, First: "2026-11-23T12:00:00.000000Z", Last: "2026-11-23T12:00:07.000000Z",
+		Domains: []DomainCount{{Domain: "example.com", Requests: 8}}, First: "2026-11-23T12:00:00.000000Z", Last: "2026-11-23T12:00:07.000000Z",
+		Models: []ModelCount{{Provider: "anthropic", Model: "m", Calls: 8, InputTokens: 800, OutputTokens: 400, CostUSD: 2}},
 	}
 	if fmt.Sprintf("%+v", s) != fmt.Sprintf("%+v", want) {
 		t.Fatalf("%+v\nnot\n%+v", s, want)

@@ -13,38 +13,6 @@ import (
 	"capsem/core/store"
 )
 
-// Session is one row of main.db.
-type Session struct {
-	// ID is the session's, Name the VM's, if it has one.
-	ID   string `json:"id"`
-	Name string `json:"name,omitempty"`
-	// Mode and Command say how it was started.
-	Mode    string `json:"mode,omitempty"`
-	Command string `json:"command,omitempty"`
-	// Status is Running, Stopped, Crashed or Terminated.
-	Status string `json:"status"`
-	// Created and Stopped are when it began and ended; Stopped is zero while it runs.
-	Created time.Time `json:"created_at"`
-	Stopped time.Time `json:"stopped_at,omitzero"`
-	// DiskGB, RAM and Storage are the machine's.
-	DiskGB  int64  `json:"scratch_disk_size_gb"`
-	RAM     int64  `json:"ram_bytes"`
-	Storage string `json:"storage_mode,omitempty"`
-	// RootfsHash, RootfsVersion and ForkedFrom say what it was made from.
-	RootfsHash    string `json:"rootfs_hash,omitempty"`
-	RootfsVersion string `json:"rootfs_version,omitempty"`
-	ForkedFrom    string `json:"forked_from,omitempty"`
-	// Persistent VMs have a name and are kept.
-	Persistent bool `json:"persistent"`
-	// Totals are what its record summed up to when that was last looked at; Domains, First and Last are not kept here.
-	Totals Totals `json:"totals"`
-	// DBBytes is the size of its record.
-	DBBytes int64 `json:"db_bytes"`
-	// HeadSeq and HeadHash are its last signed head, for Expect.
-	HeadSeq  uint64 `json:"head_seq"`
-	HeadHash Hash   `json:"-"`
-}
-
 // ValidSession reports whether an id may be a name on disk: letters, digits and dashes.
 func ValidSession(id string) bool {
 	if id == "" || len(id) > 64 || id[0] == '-' {

@@ -35,6 +35,9 @@ type loop struct {
 	head    Head
 	// sideStale: the side file does not hold the last head yet.
 	sideStale bool
+	// counted is when the counts of what a full record does not keep were written; ending: they have to be now.
+	counted time.Time
+	ending  bool
 	// unsigned: the last try to sign failed, and was logged.
 	unsigned bool
 
@@ -73,6 +76,7 @@ func (l *loop) run(ctx context.Context) {
 			now = true
 		case <-sign.C:
 			l.keepSigned(write)
+			now = l.retry == 0 && l.countDue()
 		case <-ctx.Done():
 			l.finish(write, ctx.Err())
 			return
@@ -103,6 +107,7 @@ func (l *loop) take(e *entry) bool {
 	for {
 		if e.mark != nil {
 			l.marks = append(l.marks, e.mark)
+			l.ending = l.ending || e.mark.stop
 			now = true
 		} else {
 			l.batch = append(l.batch, e)
@@ -121,7 +126,12 @@ func (l *loop) take(e *entry) bool {
 // commit writes the batch and the counts of what was lost. When it cannot, everything stays for the next try.
 func (l *loop) commit(ctx context.Context) bool {
 	if len(l.drops) == 0 {
-		for _, d := range l.w.drops.take() {
+		lost := l.w.drops.take()
+		if l.countDue() {
+			lost = append(lost, l.w.over.take()...)
+			l.counted = time.Now()
+		}
+		for _, d := range lost {
 			var e entry
 			e.add(l.w, d, false)
 			l.drops = append(l.drops, e.rows...)
@@ -138,6 +148,7 @@ func (l *loop) commit(ctx context.Context) bool {
 		return false
 	}
 	l.settle()
+	l.measure(ctx)
 	return true
 }
 
@@ -154,6 +165,28 @@ func (l *loop) settle() {
 	l.recovered()
 	l.w.queued.Add(-size)
 	poke(l.w.room)
+}
+
+// countDue says that it is time to write how much a full record did not keep. Not with every batch: a guest that goes on would fill it
+// with such rows.
+func (l *loop) countDue() bool {
+	return l.w.over.waiting() && (l.ending || time.Since(l.counted) >= l.w.opts.CountEvery)
+}
+
+// measure looks whether the record has reached its size.
+func (l *loop) measure(ctx context.Context) {
+	if l.w.opts.MaxBytes <= 0 || l.w.full.Load() {
+		return
+	}
+	size := int64(0)
+	err := l.db.Conn().QueryRowContext(ctx, "SELECT page_count*page_size FROM pragma_page_count(), pragma_page_size()").Scan(&size)
+	if err != nil {
+		l.w.opts.Log.Warn("the size of the record cannot be read", slog.Any("err", err))
+	}
+	if size >= l.w.opts.MaxBytes {
+		l.w.full.Store(true)
+		l.w.opts.Log.Warn("the record has reached its size: file and audit events are only counted from now on", slog.Int64("bytes", size))
+	}
 }
 
 func (l *loop) fill(ctx context.Context, conn driver.ConnPrepareContext) error {
@@ -256,6 +289,7 @@ func (l *loop) drain(ctx context.Context) bool {
 // finish signs and closes. given is why it had to end early, if so.
 func (l *loop) finish(ctx context.Context, given error) {
 	var lost error
+	l.ending = true
 	if given != nil && !l.drain(ctx) {
 		lost = fmt.Errorf("close record: %d rows were not written: %w", l.w.accepted.Load()-l.w.written.Load(), errors.Join(given, l.w.Err()))
 	}

@@ -45,6 +45,9 @@ func (e *entry) add(w *Writer, row Row, child bool) {
 	t := row.table()
 	c := cells{bodies: w.opts.Bodies, headerKey: w.headerKey, values: make([]any, columnsAt, columnsAt+len(tables[t].columns))}
 	c.values[0] = tables[t].name
+	if (t == netTable || t == dnsTable) && w.full.Load() { // a guest that goes on fills the disk slowly
+		c.most = maxShort
+	}
 	row.encode(&c)
 	e.rows = append(e.rows, encoded{t, c.values, child})
 	e.size += int64(c.size) + 64
@@ -53,10 +56,17 @@ func (e *entry) add(w *Writer, row Row, child bool) {
 // Record puts a row into the queue. When that is full it waits for a short while, then counts the row as lost; the count is
 // written as a row of its own as soon as there is room.
 func (w *Writer) Record(row Row) {
-	e := w.encode(row)
+	var e *entry
+	over := w.full.Load() && tables[row.table()].bulk
+	if !over {
+		e = w.encode(row)
+	}
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	switch {
+	case over: // the end writes the count; what comes after that nobody reads
+		w.over.count(row.table(), 1, "the record has reached its size")
+		w.lost.Add(1)
 	case w.closed:
 		w.lose(e, "after the end")
 	case !w.admit(e):
@@ -138,6 +148,13 @@ func (d *drops) count(table int, n int64, reason string) {
 	c.Kind, c.Reason, c.Last = tables[table].kind, reason, now
 	c.Count += n
 	d.any = true
+}
+
+// waiting reports whether there are counts to be written.
+func (d *drops) waiting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.any
 }
 
 // take empties the counts into rows.

@@ -32,7 +32,7 @@ type ModelCall struct {
 	InputTokens, OutputTokens int64
 	// Duration is from the request to the end of the answer.
 	Duration time.Duration
-	// CostUSD is our estimate.
+	// CostUSD is our estimate; NaN when the price is not known.
 	CostUSD float64
 	// TraceID joins the calls of one task.
 	TraceID string

@@ -57,6 +57,8 @@ type FileEvent struct {
 	Path string
 	// Size is the file's after it; negative is unknown.
 	Size int64
+	// PID is the process in the guest, as its kernel says; 0 is unknown.
+	PID int64
 }
 
 func (e FileEvent) table() int { return fileTable }
@@ -67,9 +69,10 @@ func (e FileEvent) encode(c *cells) {
 	c.text(e.Path)
 	if e.Size < 0 {
 		c.null()
-		return
+	} else {
+		c.int(e.Size)
 	}
-	c.int(e.Size)
+	c.id(e.PID)
 }
 
 // SnapshotEvent is one snapshot of the workspace. The writer notes which file events lie between it and the one before.

@@ -10,9 +10,15 @@ import (
 //go:embed schema_v1.sql
 var schemaV1 string
 
+//go:embed schema_v2.sql
+var schemaV2 string
+
 // schema makes a session.db. Entries are only added, and a column is only ever added at the end of its table and may be NULL:
 // then the rows that were chained before keep their hashes (see canonical).
-var schema = store.Schema{schemaV1}
+var schema = store.Schema{schemaV1, schemaV2}
+
+// SchemaText is the SQL that makes a session.db, for whoever wants to ask one.
+func SchemaText() string { return strings.Join(schema, "\n") }
 
 // The chained tables.
 const (
@@ -29,6 +35,8 @@ const (
 	approvalTable
 	lifecycleTable
 	dropTable
+	substitutionTable
+	detectionTable
 	tableCount
 )
 
@@ -41,6 +49,10 @@ type table struct {
 	// search are the columns that History looks into, and decision the one that says allow or deny.
 	search   []string
 	decision string
+	// since is the version of the schema that it came with, when that is not the first.
+	since int
+	// bulk says that its rows are many and small, and no longer kept when the record has reached its size.
+	bulk bool
 	// private columns are left out of log lines: content, and long.
 	private []string
 }
@@ -92,8 +104,8 @@ var tables = [tableCount]table{
 		private: columns("request_preview response_preview"),
 	},
 	fileTable: {
-		name: "fs_events", kind: "file",
-		columns: columns("timestamp action path size"), search: columns("path"),
+		name: "fs_events", kind: "file", bulk: true,
+		columns: columns("timestamp action path size pid"), search: columns("path"),
 	},
 	snapshotTable: {
 		name: "snapshot_events", kind: "snapshot",
@@ -106,7 +118,7 @@ var tables = [tableCount]table{
 		search: columns("command"), private: columns("stdout_preview stderr_preview command"),
 	},
 	auditTable: {
-		name: "audit_events", kind: "audit",
+		name: "audit_events", kind: "audit", bulk: true,
 		columns: columns("timestamp pid ppid uid exe comm argv cwd exit_code session_id tty audit_id exec_event_id parent_exe"),
 		search:  columns("exe argv"), private: columns("argv"),
 	},
@@ -122,6 +134,14 @@ var tables = [tableCount]table{
 	dropTable: {
 		name: "drop_events", kind: "drop",
 		columns: columns("timestamp kind count first_at last_at reason"), search: columns("kind reason"),
+	},
+	substitutionTable: {
+		name: "substitution_events", kind: "substitution", decision: "action", since: 2,
+		columns: columns("timestamp action credential kind domain place form process_name pid"), search: columns("credential domain place"),
+	},
+	detectionTable: {
+		name: "detection_events", kind: "detection", decision: "outcome", since: 2,
+		columns: columns("timestamp detector rule outcome domain place process_name pid"), search: columns("detector rule domain"),
 	},
 }
 

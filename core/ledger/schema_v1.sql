@@ -17,7 +17,7 @@ CREATE INDEX tool_responses_call ON tool_responses(call_id);
 CREATE TABLE mcp_calls (id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, server_name TEXT, method TEXT, tool_name TEXT, request_id TEXT, request_preview TEXT, response_preview TEXT, decision TEXT, duration_ms INTEGER, error_message TEXT, process_name TEXT, bytes_sent INTEGER, bytes_received INTEGER, matched_rule TEXT);
 CREATE INDEX mcp_calls_server ON mcp_calls(server_name);
 CREATE INDEX mcp_calls_timestamp ON mcp_calls(timestamp);
-CREATE TABLE fs_events (id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, action TEXT, path TEXT, size INTEGER);
+CREATE TABLE fs_events (id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, action TEXT, path TEXT, size INTEGER, pid INTEGER);
 CREATE INDEX fs_events_timestamp ON fs_events(timestamp);
 CREATE INDEX fs_events_path ON fs_events(path);
 CREATE TABLE snapshot_events (id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, slot INTEGER, origin TEXT, name TEXT, files_count INTEGER, start_fs_event_id INTEGER, stop_fs_event_id INTEGER);

@@ -56,7 +56,7 @@ func (v *verifier) checkFile(ctx context.Context) error {
 		return v.checkPages(ctx)
 	}
 	if err != nil || !seal.signed(sealContext, v.want.Key) || seal.Session != v.report.Session {
-		v.report.add(Problem{What: "file", Detail: "the signed digest beside the record was changed or is not its own"})
+		v.problem(Problem{What: "file", Detail: "the signed digest beside the record was changed or is not its own"})
 		return v.checkPages(ctx)
 	}
 	size, digest, err := digestOf(v.path)
@@ -64,7 +64,7 @@ func (v *verifier) checkFile(ctx context.Context) error {
 		return fmt.Errorf("verify record: %w", err)
 	}
 	if size != seal.Seq || digest != seal.Hash {
-		v.report.add(Problem{What: "file", Detail: "the file is not, byte for byte, what was closed at " + seal.Time})
+		v.problem(Problem{What: "file", Detail: "the file is not, byte for byte, what was closed at " + seal.Time})
 		return v.checkPages(ctx)
 	}
 	return nil
@@ -82,7 +82,7 @@ func (v *verifier) checkPages(ctx context.Context) error {
 			return fmt.Errorf("check pages: %w", err)
 		}
 		if text != "ok" {
-			v.report.add(Problem{What: "file", Detail: "SQLite says: " + Clean(text, 300)})
+			v.problem(Problem{What: "file", Detail: "SQLite says: " + Clean(text, 300)})
 		}
 	}
 	return rows.Err() //nolint:wrapcheck // by the caller

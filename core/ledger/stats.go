@@ -8,53 +8,6 @@ import (
 	"capsem/core/store"
 )
 
-// Totals are the sums over one session's record.
-type Totals struct {
-	// Requests and their decisions.
-	Requests int64 `json:"requests"`
-	Allowed  int64 `json:"allowed"`
-	Denied   int64 `json:"denied"`
-	Errors   int64 `json:"errors"`
-	// BytesSent and BytesReceived are of all requests.
-	BytesSent     int64 `json:"bytes_sent"`
-	BytesReceived int64 `json:"bytes_received"`
-	// DNSQueries and how many of them were refused.
-	DNSQueries int64 `json:"dns_queries"`
-	DNSDenied  int64 `json:"dns_denied"`
-	// ModelCalls and what they used.
-	ModelCalls   int64   `json:"model_calls"`
-	InputTokens  int64   `json:"input_tokens"`
-	OutputTokens int64   `json:"output_tokens"`
-	CostUSD      float64 `json:"cost_usd"`
-	// ToolCalls are those that models asked for, MCPCalls went through the gateway.
-	ToolCalls int64 `json:"tool_calls"`
-	MCPCalls  int64 `json:"mcp_calls"`
-	// FileEvents, Snapshots, Execs, AuditEvents and Approvals count rows.
-	FileEvents  int64 `json:"file_events"`
-	Snapshots   int64 `json:"snapshots"`
-	Execs       int64 `json:"execs"`
-	AuditEvents int64 `json:"audit_events"`
-	Approvals   int64 `json:"approvals"`
-	// Lost events could not be kept.
-	Lost int64 `json:"lost"`
-	// Rows are all that is chained.
-	Rows int64 `json:"rows"`
-	// Domains are those with the most requests.
-	Domains []DomainCount `json:"domains"`
-	// First and Last are the times of the first and last event, empty if there is none.
-	First string `json:"first,omitempty"`
-	Last  string `json:"last,omitempty"`
-}
-
-// DomainCount is one name and its requests.
-type DomainCount struct {
-	// Domain is the name.
-	Domain string `json:"domain"`
-	// Requests counts all, Denied those refused.
-	Requests int64 `json:"requests"`
-	Denied   int64 `json:"denied"`
-}
-
 // topDomains is how many names Stats lists.
 const topDomains = 20
 
@@ -83,8 +36,8 @@ func totals(ctx context.Context, r *store.Reader) (Totals, error) {
 			[]any{&t.Requests, &t.Allowed, &t.Denied, &t.Errors, &t.BytesSent, &t.BytesReceived},
 		},
 		{"SELECT count(*), count(*) FILTER (WHERE decision='denied') FROM dns_events", []any{&t.DNSQueries, &t.DNSDenied}},
-		{`SELECT count(*), coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(estimated_cost_usd),0.0)
-			FROM model_calls`, []any{&t.ModelCalls, &t.InputTokens, &t.OutputTokens, &t.CostUSD}},
+		{`SELECT count(*), coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(estimated_cost_usd),0.0),
+			count(*) FILTER (WHERE estimated_cost_usd IS NULL) FROM model_calls`, []any{&t.ModelCalls, &t.InputTokens, &t.OutputTokens, &t.CostUSD, &t.CostUnknown}},
 		{"SELECT count(*) FROM tool_calls", []any{&t.ToolCalls}},
 		{"SELECT count(*) FROM mcp_calls", []any{&t.MCPCalls}},
 		{"SELECT count(*) FROM fs_events", []any{&t.FileEvents}},
@@ -102,14 +55,40 @@ func totals(ctx context.Context, r *store.Reader) (Totals, error) {
 	if err := span(ctx, r, &t); err != nil {
 		return t, err
 	}
+	if err := models(ctx, r, &t); err != nil {
+		return t, err
+	}
 	err := domains(ctx, r, &t)
 	return t, err
 }
 
+// models sums up each model that was called, the most frequent first.
+func models(ctx context.Context, r *store.Reader, t *Totals) error {
+	rows, err := r.DB().QueryContext(ctx, `SELECT coalesce(provider,''), coalesce(model,''), count(*) AS n, coalesce(sum(input_tokens),0),
+		coalesce(sum(output_tokens),0), coalesce(sum(estimated_cost_usd),0.0), count(*) FILTER (WHERE estimated_cost_usd IS NULL)
+		FROM model_calls GROUP BY provider, model ORDER BY n DESC, model LIMIT ?`, topDomains)
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var m ModelCount
+		if err := rows.Scan(&m.Provider, &m.Model, &m.Calls, &m.InputTokens, &m.OutputTokens, &m.CostUSD, &m.CostUnknown); err != nil {
+			return err //nolint:wrapcheck // by the caller
+		}
+		t.Models = append(t.Models, m)
+	}
+	return rows.Err() //nolint:wrapcheck // by the caller
+}
+
 // span finds the first and the last time in any table; each table answers from its index.
 func span(ctx context.Context, r *store.Reader, t *Totals) error {
+	version, err := store.Version(ctx, r.DB())
+	if err != nil {
+		return err //nolint:wrapcheck // by the caller
+	}
 	for i := range tables {
-		if !tables[i].timed() {
+		if !tables[i].timed() || tables[i].since > version {
 			continue
 		}
 		var first, last string
@@ -141,16 +120,6 @@ func domains(ctx context.Context, r *store.Reader, t *Totals) error {
 		t.Domains = append(t.Domains, d)
 	}
 	return rows.Err() //nolint:wrapcheck // by the caller
-}
-
-// ProcessCount is one program that was started in the guest.
-type ProcessCount struct {
-	// Exe is the program, Count how often it was started.
-	Exe   string `json:"exe"`
-	Count int64  `json:"count"`
-	// First and Last are when.
-	First string `json:"first"`
-	Last  string `json:"last"`
 }
 
 // Processes lists the programs started in the guest, the most frequent first, at most MaxPage.

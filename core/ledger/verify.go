@@ -15,60 +15,6 @@ import (
 // maxProblems bounds how many problems a report lists; it counts them all.
 const maxProblems = 100
 
-// Problem is one thing that is wrong with a record.
-type Problem struct {
-	// Table and Row say which row, Seq its place in the chain; zero where that is not known.
-	Table string `json:"table,omitempty"`
-	Row   int64  `json:"row,omitempty"`
-	// Seq is its place in the chain.
-	Seq int64 `json:"seq,omitempty"`
-	// What is wrong: "changed", "removed", "added", "reordered", "truncated", "head", "schema", "session", "file".
-	What string `json:"what"`
-	// Detail says it in words.
-	Detail string `json:"detail"`
-}
-
-// String is the problem in one line.
-func (p Problem) String() string {
-	switch {
-	case p.Table != "" && p.Seq > 0:
-		return fmt.Sprintf("%s row %d (link %d): %s", p.Table, p.Row, p.Seq, p.Detail)
-	case p.Table != "":
-		return fmt.Sprintf("%s row %d: %s", p.Table, p.Row, p.Detail)
-	case p.Seq > 0:
-		return fmt.Sprintf("link %d: %s", p.Seq, p.Detail)
-	}
-	return p.Detail
-}
-
-// Report is what Verify found.
-type Report struct {
-	// Session is whose record it says it is.
-	Session string `json:"session"`
-	// Rows are linked, the first Signed of them under a good signature. The rest is not yet signed: after a crash that is a
-	// few seconds' worth.
-	Rows int64 `json:"rows"`
-	// Signed is how many rows the last good head covers.
-	Signed int64 `json:"signed"`
-	// Heads were checked.
-	Heads int `json:"heads"`
-	// Lost events were counted by the writer when it could not keep them.
-	Lost int64 `json:"lost"`
-	// Problems are the first of those found; ProblemCount counts all.
-	Problems []Problem `json:"problems"`
-	// ProblemCount counts all problems.
-	ProblemCount int `json:"problem_count"`
-}
-
-// OK reports whether nothing is wrong.
-func (r *Report) OK() bool { return r.ProblemCount == 0 }
-
-func (r *Report) add(p Problem) {
-	if r.ProblemCount++; len(r.Problems) < maxProblems {
-		r.Problems = append(r.Problems, p)
-	}
-}
-
 // Expect is what is known of a record from elsewhere.
 type Expect struct {
 	// Key is the install's public key.
@@ -100,7 +46,7 @@ func Verify(ctx context.Context, path string, want Expect) (Report, error) {
 	if v.side, err = ReadHead(path); errors.Is(err, os.ErrNotExist) {
 		err = nil
 	} else if err != nil {
-		v.report.add(Problem{What: "head", Detail: "the signed head beside the record cannot be read"})
+		v.problem(Problem{What: "head", Detail: "the signed head beside the record cannot be read"})
 		err = nil
 	}
 	if err == nil {
@@ -110,7 +56,7 @@ func Verify(ctx context.Context, path string, want Expect) (Report, error) {
 		err = v.checkFile(ctx)
 	}
 	if store.Damaged(err) {
-		v.report.add(Problem{What: "file", Detail: "the file is damaged: " + err.Error()})
+		v.problem(Problem{What: "file", Detail: "the file is damaged: " + err.Error()})
 		err = nil
 	}
 	return v.report, errors.Join(store.Explain(err, path), tx.Rollback(), r.Close())
@@ -124,6 +70,14 @@ type verifier struct {
 	report Report
 	tables [tableCount]*cursor
 	heads  *headCursor
+}
+
+// problem notes what is wrong.
+func (v *verifier) problem(p Problem) {
+	r := &v.report
+	if r.ProblemCount++; len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, p)
+	}
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -156,7 +110,7 @@ func (v *verifier) frame(ctx context.Context) (bool, error) {
 		return false, err //nolint:wrapcheck // says what it did
 	}
 	if bad := differs(have, expected); bad != "" || version == 0 {
-		v.report.add(Problem{What: "schema", Detail: "the tables are not those that capsem makes: " + bad})
+		v.problem(Problem{What: "schema", Detail: "the tables are not those that capsem makes: " + bad})
 		return false, nil
 	}
 	rows, err := readAll(ctx, v.tx, "SELECT session, format FROM ledger LIMIT 2")
@@ -164,12 +118,12 @@ func (v *verifier) frame(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("verify record: %w", err)
 	}
 	if len(rows) != 1 || rows[0][1] != int64(format) {
-		v.report.add(Problem{What: "session", Detail: "the record does not say whose it is, or is of an unknown format"})
+		v.problem(Problem{What: "session", Detail: "the record does not say whose it is, or is of an unknown format"})
 		return false, nil
 	}
 	v.report.Session, _ = rows[0][0].(string)
 	if v.want.Session != "" && v.report.Session != v.want.Session {
-		v.report.add(Problem{What: "session", Detail: fmt.Sprintf("this is the record of session %q, not %q", v.report.Session, v.want.Session)})
+		v.problem(Problem{What: "session", Detail: fmt.Sprintf("this is the record of session %q, not %q", v.report.Session, v.want.Session)})
 	}
 	return true, nil
 }

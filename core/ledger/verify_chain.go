@@ -68,7 +68,7 @@ func (v *verifier) scanLink(rows *sql.Rows, after int64) (link, bool, error) {
 	id, isInt := row.(int64)
 	t, known := tableNamed(text)
 	if !known || !isInt || len(sum) != hashSize {
-		v.report.add(Problem{Seq: next.seq, What: "changed", Detail: "the link itself was changed"})
+		v.problem(Problem{Seq: next.seq, What: "changed", Detail: "the link itself was changed"})
 		if len(sum) == hashSize {
 			next.hash = Hash(sum)
 		}
@@ -81,9 +81,9 @@ func (v *verifier) scanLink(rows *sql.Rows, after int64) (link, bool, error) {
 func (v *verifier) gap(from, to int64) {
 	switch {
 	case to > from+1:
-		v.report.add(Problem{Seq: from + 1, What: "removed", Detail: fmt.Sprintf("%d links are missing", to-from-1)})
+		v.problem(Problem{Seq: from + 1, What: "removed", Detail: fmt.Sprintf("%d links are missing", to-from-1)})
 	case to < 1:
-		v.report.add(Problem{Seq: to, What: "added", Detail: "there is a link before the first"})
+		v.problem(Problem{Seq: to, What: "added", Detail: "there is a link before the first"})
 	}
 }
 
@@ -92,18 +92,18 @@ func (v *verifier) checkLink(chainer *chainer, prev *Hash, l link) error {
 	c := v.tables[l.table]
 	name := tables[l.table].name
 	if l.row <= c.last {
-		v.report.add(Problem{name, l.row, l.seq, "reordered", "the row is linked twice or out of its order"})
+		v.problem(Problem{Table: name, Row: l.row, Seq: l.seq, What: "reordered", Detail: "the row is linked twice or out of its order"})
 		return nil
 	}
 	c.last = l.row
 	for c.ok && c.id < l.row {
-		v.report.add(Problem{Table: name, Row: c.id, What: "added", Detail: "the row is not in the chain"})
+		v.problem(Problem{Table: name, Row: c.id, What: "added", Detail: "the row is not in the chain"})
 		if err := c.next(); err != nil {
 			return err
 		}
 	}
 	if !c.ok || c.id > l.row {
-		v.report.add(Problem{name, l.row, l.seq, "removed", "the row is missing"})
+		v.problem(Problem{Table: name, Row: l.row, Seq: l.seq, What: "removed", Detail: "the row is missing"})
 		return nil
 	}
 	hash, err := chainer.next(prev, c.values)
@@ -111,7 +111,7 @@ func (v *verifier) checkLink(chainer *chainer, prev *Hash, l link) error {
 		return err
 	}
 	if hash != l.hash {
-		v.report.add(Problem{name, l.row, l.seq, "changed", "the row, or the link before it, is not what was recorded"})
+		v.problem(Problem{Table: name, Row: l.row, Seq: l.seq, What: "changed", Detail: "the row, or the link before it, is not what was recorded"})
 	}
 	return c.next()
 }
@@ -120,7 +120,7 @@ func (v *verifier) checkLink(chainer *chainer, prev *Hash, l link) error {
 func (v *verifier) checkEnd(end *link) error {
 	for i, c := range v.tables {
 		for c.ok {
-			v.report.add(Problem{Table: tables[i].name, Row: c.id, What: "added", Detail: "the row is not in the chain"})
+			v.problem(Problem{Table: tables[i].name, Row: c.id, What: "added", Detail: "the row is not in the chain"})
 			if err := c.next(); err != nil {
 				return err
 			}
@@ -131,13 +131,21 @@ func (v *verifier) checkEnd(end *link) error {
 	}
 	v.report.Heads, v.report.Signed = v.heads.count, v.heads.signed
 	if v.want.Seq > 0 && !v.heads.anchored {
-		v.report.add(Problem{Seq: int64(v.want.Seq), What: "truncated", Detail: "the link that main.db remembers is missing or another"}) //nolint:gosec // a count
+		v.problem(Problem{Seq: int64(v.want.Seq), What: "truncated", Detail: "the link that main.db remembers is missing or another"}) //nolint:gosec // a count
 	}
 	return nil
 }
 
 func (v *verifier) openCursors(ctx context.Context) error {
+	version, err := store.Version(ctx, v.tx)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
 	for i := range tables {
+		if tables[i].since > version {
+			v.tables[i] = &cursor{} // a record of before there was such a table
+			continue
+		}
 		c, err := openCursor(ctx, v.tx, &tables[i])
 		if err != nil {
 			return err
@@ -152,7 +160,7 @@ func (v *verifier) openCursors(ctx context.Context) error {
 func (v *verifier) closeCursors() error {
 	var failed []error
 	for _, c := range v.tables {
-		if c != nil {
+		if c != nil && c.rows != nil {
 			failed = append(failed, c.rows.Close())
 		}
 	}

@@ -32,7 +32,7 @@ func openHeads(ctx context.Context, v *verifier) (*headCursor, error) {
 }
 
 func (h *headCursor) bad(format string, args ...any) {
-	h.v.report.add(Problem{What: "head", Detail: fmt.Sprintf(format, args...)})
+	h.v.problem(Problem{What: "head", Detail: fmt.Sprintf(format, args...)})
 }
 
 // advance reads heads up to the next one that is well-formed and properly signed.
@@ -74,7 +74,7 @@ func (h *headCursor) upTo(at *link) error {
 		case int64(h.next.Seq) < at.seq: //nolint:gosec // a count
 			h.bad("the link %d that head %d signs is missing", h.next.Seq, h.next.Number)
 		case h.next.Hash != at.hash:
-			h.v.report.add(Problem{
+			h.v.problem(Problem{
 				Seq: at.seq, What: "changed",
 				Detail: fmt.Sprintf("the chain is not the one that was signed: something in links %d to %d was changed", h.signed+1, at.seq),
 			})
@@ -94,7 +94,7 @@ func (h *headCursor) upTo(at *link) error {
 // end checks what the heads say beyond the last link.
 func (h *headCursor) end(last *link) error {
 	for h.next != nil {
-		h.v.report.add(Problem{
+		h.v.problem(Problem{
 			Seq: last.seq + 1, What: "truncated",
 			Detail: fmt.Sprintf("head %d was signed over %d links, and there are %d", h.next.Number, h.next.Seq, last.seq),
 		})
@@ -121,7 +121,7 @@ func (h *headCursor) checkSide(last *link) {
 	case !side.Verify(h.v.want.Key):
 		h.bad("the signed head beside the record is not this install's, or was changed")
 	case side.Number > h.number || int64(side.Seq) > last.seq: //nolint:gosec // a count
-		h.v.report.add(Problem{
+		h.v.problem(Problem{
 			Seq: last.seq + 1, What: "truncated",
 			Detail: fmt.Sprintf("the head beside the record was signed over %d links, and there are %d", side.Seq, last.seq),
 		})

@@ -28,7 +28,7 @@ func copyRecord(t testing.TB, path string) string {
 	return filepath.Join(dir, DBFile)
 }
 
-func (r *Report) has(what, table string, row int64) bool {
+func has(r *Report, what, table string, row int64) bool {
 	for _, p := range r.Problems {
 		if p.What == what && p.Table == table && p.Row == row {
 			return true
@@ -52,7 +52,7 @@ func TestOneChangedCellOfAnyColumnIsFound(t *testing.T) {
 					}
 					tamper(t, path, "UPDATE "+name+" SET "+column+"="+value+" WHERE id=3")
 					r := verify(t, path, key)
-					if !r.has("changed", name, 3) || r.ProblemCount != 1 {
+					if !has(&r, "changed", name, 3) || r.ProblemCount != 1 {
 						t.Fatalf("%s = %s: %v", column, value, r.Problems)
 					}
 					tamper(t, path, "UPDATE "+name+" SET "+column+"="+old+" WHERE id=3")
@@ -78,10 +78,10 @@ func TestTamperedRecordsAreFound(t *testing.T) {
 		"last row deleted":          {[]string{"DELETE FROM fs_events WHERE id=10"}, "removed"},
 		"whole table emptied":       {[]string{"DELETE FROM net_events"}, "removed"},
 		"row and its link deleted":  {[]string{"DELETE FROM fs_events WHERE id=4", "DELETE FROM chain WHERE table_name='fs_events' AND row_id=4"}, "removed"},
-		"row added":                 {[]string{"INSERT INTO fs_events VALUES (99,'2026-11-23T12:00:00.000000Z','created','x',1)"}, "added"},
-		"row added before":          {[]string{"INSERT INTO fs_events VALUES (-1,'2026-11-23T12:00:00.000000Z','created','x',1)"}, "added"},
+		"row added":                 {[]string{"INSERT INTO fs_events VALUES (99,'2026-11-23T12:00:00.000000Z','created','x',1,1)"}, "added"},
+		"row added before":          {[]string{"INSERT INTO fs_events VALUES (-1,'2026-11-23T12:00:00.000000Z','created','x',1,1)"}, "added"},
 		"row duplicated":            {[]string{"INSERT INTO fs_events SELECT 50," + columns + " FROM fs_events WHERE id=2"}, "added"},
-		"row and link added at end": {[]string{"INSERT INTO fs_events VALUES (11,'2026-11-23T12:00:00.000000Z','created','x',1)", "INSERT INTO chain VALUES (131,'fs_events',11,zeroblob(32))"}, "changed"},
+		"row and link added at end": {[]string{"INSERT INTO fs_events VALUES (11,'2026-11-23T12:00:00.000000Z','created','x',1,1)", "INSERT INTO chain VALUES (151,'fs_events',11,zeroblob(32))"}, "changed"},
 		"rows swapped":              {[]string{"UPDATE fs_events SET id=100 WHERE id=2", "UPDATE fs_events SET id=2 WHERE id=3", "UPDATE fs_events SET id=3 WHERE id=100"}, "changed"},
 		"links swapped":             {[]string{"UPDATE chain SET seq=1000 WHERE seq=20", "UPDATE chain SET seq=20 WHERE seq=21", "UPDATE chain SET seq=21 WHERE seq=1000"}, "changed"},
 		"links of a table swapped": {[]string{
@@ -276,7 +276,7 @@ func TestAnchorFindsARecordThatWasRolledBackAsAWhole(t *testing.T) {
 	if err != nil || !r.OK() {
 		t.Fatal(err, r)
 	}
-	if r, err = Verify(t.Context(), old, want); err != nil || !r.has("truncated", "", 0) {
+	if r, err = Verify(t.Context(), old, want); err != nil || !has(&r, "truncated", "", 0) {
 		t.Fatal(err, r)
 	}
 }

@@ -25,6 +25,10 @@ type Options struct {
 	Log *slog.Logger
 	// Bodies is how many bytes of each body are kept, up to MaxBody; 0 is none.
 	Bodies int
+	// MaxBytes is how large the database may become until file and audit events are only counted; 0 is no bound.
+	MaxBytes int64
+	// CountEvery is how often such a count is written.
+	CountEvery time.Duration
 	// Queue and QueueBytes bound what waits to be written.
 	Queue int
 	// QueueBytes bounds the bytes that wait.
@@ -47,6 +51,7 @@ func (o *Options) defaults() error {
 	}
 	setDefault(&o.Queue, 16384)
 	setDefault(&o.QueueBytes, 32<<20)
+	setDefault(&o.CountEvery, time.Minute)
 	setDefault(&o.Batch, 4096)
 	setDefault(&o.Linger, 5*time.Millisecond)
 	setDefault(&o.Patience, 100*time.Millisecond)
@@ -71,10 +76,15 @@ type Writer struct {
 	wake   chan struct{}
 	queued atomic.Int64
 	drops  drops
+	// full says that the record has reached its size; over counts what is not kept since.
+	full atomic.Bool
+	over drops
 
 	accepted, written, lost atomic.Uint64
 	failing                 atomic.Pointer[error]
 
+	// unclosed says that whoever wrote before did not close.
+	unclosed bool
 	// mu is held for reading while a row is put into the queue, so that none comes after the end.
 	mu     sync.RWMutex
 	closed bool
@@ -90,8 +100,9 @@ func Open(ctx context.Context, path string, opts Options) (*Writer, error) {
 		return nil, err
 	}
 	// The file is about to change, so what was signed over all of it holds no longer.
-	if err := os.Remove(sealPath(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open ledger: %w", err)
+	noSeal := os.Remove(sealPath(path))
+	if noSeal != nil && !errors.Is(noSeal, os.ErrNotExist) {
+		return nil, fmt.Errorf("open ledger: %w", noSeal)
 	}
 	db, err := store.Open(ctx, path, schema)
 	if err != nil {
@@ -111,10 +122,15 @@ func Open(ctx context.Context, path string, opts Options) (*Writer, error) {
 		queue: make(chan *entry, opts.Queue), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		abandon: abandon, done: make(chan struct{}),
 	}
-	l.w = w
+	l.w, w.unclosed = w, noSeal != nil && l.pos.seq > 0
+	l.measure(ctx)
 	go l.run(running)
 	return w, nil
 }
+
+// Unclosed reports whether whoever wrote to the record before did not close it: what was under way at its end, such as requests without
+// their answers, is in no row.
+func (w *Writer) Unclosed() bool { return w.unclosed }
 
 // Flush waits until everything recorded before it is in the database.
 func (w *Writer) Flush(ctx context.Context) error { return w.wait(ctx, &mark{}) }

@@ -33,7 +33,7 @@ const (
 )
 
 func (s *Server) table() []route {
-	return slices.Concat(s.vmRoutes(), s.imageRoutes(), s.templateRoutes(), s.serviceRoutes())
+	return slices.Concat(s.vmRoutes(), s.imageRoutes(), s.snapshotRoutes(), s.templateRoutes(), s.recordRoutes(), s.secretRoutes(), s.mcpRoutes(), s.serviceRoutes())
 }
 
 func (s *Server) imageRoutes() []route {

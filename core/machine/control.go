@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"capsem/core/api"
+	"capsem/core/config"
 	"capsem/core/fault"
 	"capsem/core/lifecycle"
 	"capsem/core/paths"
@@ -145,5 +146,7 @@ func (s *server) relocate(ctx context.Context, req *proto.WorkerRequest) error {
 	w.dir, w.spec.ID, w.spec.Name, w.spec.Env = paths.VM(req.Dir), req.ID, req.Name, spec.Env
 	w.board.update(func(st *proto.WorkerStatus) { st.ID, st.Name = req.ID, req.Name })
 	w.log.Info("renamed", "to", req.ID)
+	w.note("named", req.ID, 0)
+	w.network.rules.Move(config.PolicyFiles(w.cfg.Home, w.dir))
 	return nil
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -39,11 +40,19 @@ func (w *Worker) fork(ctx context.Context, dir string) error {
 	if err := files.Pass(); err != nil { // most of it, while the VM goes on
 		return full(err, "no space left to fork VM %s", w.idNow())
 	}
+	if w.snapshots != nil { // half a revert is no state to copy
+		letRevert, err := w.snapshots.Still(ctx)
+		if err != nil {
+			return err //nolint:wrapcheck // says what it did
+		}
+		defer letRevert()
+	}
 	began := time.Now()
 	paused := true
 	goOn := func() error {
 		paused = false
 		w.log.Info("forked", "pause", time.Since(began).Round(time.Millisecond))
+		w.note("forked", "", time.Since(began))
 		return vm.Resume(context.WithoutCancel(ctx)) //nolint:wrapcheck // says what it did
 	}
 	err = vm.Pause(ctx)
@@ -67,7 +76,7 @@ func (w *Worker) copyTo(ctx context.Context, saver hypervisor.Saver, state *os.F
 	if err := saver.Save(ctx, state); err != nil {
 		return nil, err //nolint:wrapcheck // says what it did
 	}
-	if extra, err = w.saveShares(); err != nil {
+	if extra, err = w.saveShares(ctx); err != nil {
 		return nil, err
 	}
 	from := w.dirNow()
@@ -96,7 +105,8 @@ func (w *Worker) mayFork() (hypervisor.Machine, hypervisor.Saver, error) {
 func (w *Worker) flush(ctx context.Context, a guestAgent) error {
 	ctx, cancel := context.WithTimeout(ctx, syncTime)
 	defer cancel()
-	return quietly(ctx, a, "sync")
+	_, err := runIn(ctx, a, "sync", io.Discard)
+	return err
 }
 
 // forked gives up the memory of an image that does not fit this machine: its VM boots from the disk.

@@ -31,7 +31,12 @@ func (w *Worker) lifecycle(ctx context.Context, req proto.LifecycleRequest) prot
 		if err := w.maySuspend(); err != nil {
 			return proto.LifecycleReply{Message: fault.Line(err)}
 		}
-		w.work.Go(func() { w.suspendSelf(ctx) })
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.sleepy { // however often it asks
+			w.sleepy = true
+			w.work.Go(func() { w.suspendSelf(ctx) })
+		}
 		return proto.LifecycleReply{OK: true}
 	}
 	return proto.LifecycleReply{Message: "unknown action"}

@@ -38,6 +38,7 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 	if err := w.unshared(a); err != nil {
 		return errors.Join(err, a.Close())
 	}
+	w.furnishCredentials(boot, a)
 	w.setAgent(a) // before anybody learns that the VM runs
 	w.activity.touch()
 	w.board.update(func(st *proto.WorkerStatus) {
@@ -53,6 +54,8 @@ func (w *Worker) serveGuest(boot, down context.Context, vm hypervisor.Machine) e
 		}
 	})
 	w.log.Info("guest is ready", "agent", a.Ready().Agent)
+	w.noteStart(time.Since(started))
+	w.scheduleSnapshots(down)
 	for _, f := range a.Failed() {
 		w.log.Warn("the guest could not do everything at boot", "step", f)
 	}
@@ -149,13 +152,17 @@ func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent,
 	w.mu.Lock()
 	spec := w.spec
 	w.mu.Unlock()
+	var ca []byte
+	if w.network != nil { // it is for a template that is being made: nothing of an install is in those
+		ca = w.network.certificate
+	}
 	a, err := guestlink.Attach(ctx, session, guestlink.Config{
 		Log: w.log,
 		Boot: proto.BootConfig{
 			ID: spec.ID, Name: spec.Name, Hostname: hostname(spec.ID), Timezone: spec.Timezone, MachineID: spec.MachineID,
-			Entropy: entropy, Env: spec.Env, Shares: w.mounts(),
+			Entropy: entropy, Env: spec.Env, Shares: w.mounts(), CA: ca,
 		},
-		OnFiles: w.serveFiles,
+		Services: w.services(),
 		OnLifecycle: func(req proto.LifecycleRequest) proto.LifecycleReply {
 			return w.lifecycle(context.WithoutCancel(ctx), req) // ctx is that of the handshake
 		},

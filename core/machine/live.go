@@ -91,6 +91,7 @@ func (w *Worker) rebooting(reason hypervisor.ExitReason) bool {
 
 func (w *Worker) rebooted() {
 	w.log.Info("the guest reboots")
+	w.note("rebooting", "", 0)
 	w.mu.Lock()
 	w.reboot = false
 	w.mu.Unlock()

@@ -10,16 +10,19 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"capsem/core/atomicfile"
 	"capsem/core/guard"
 	"capsem/core/hypervisor"
+	"capsem/core/ledger"
 	"capsem/core/lifecycle"
 	"capsem/core/machine/jobs"
 	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/snapshot"
 	"capsem/core/template"
 )
 
@@ -49,6 +52,8 @@ type Config struct {
 	Host func(ctx context.Context, accelerator hypervisor.Accelerator) (string, error)
 	// Share has the guest mount its workspace, and the directories in the spec, over the link.
 	Share bool
+	// MCP is the binary that is all personalities, as which MCP servers are started; empty has none.
+	MCP string
 	// Log takes what happens.
 	Log *slog.Logger
 	// grace and slack are shutdownGrace and shutdownSlack but in tests.
@@ -76,6 +81,7 @@ type Worker struct {
 	asking sync.WaitGroup     // the request to power off
 	ending *ending            // set once somebody wants the VM to end
 	reboot bool               // the guest asked for it
+	sleepy bool               // the guest asked to be suspended
 	stands string             // why the machine stands still, if it does
 	// saving is held while the machine is saved, and must stand still.
 	saving sync.Mutex
@@ -86,7 +92,18 @@ type Worker struct {
 	suspending bool
 
 	console *os.File
-	work    sync.WaitGroup // detached jobs and lifecycle requests
+	ledger  *ledger.Writer // nil while there is none
+	// snapshots are those of the workspace; nil, and noSnapshots why, when they cannot be opened.
+	snapshots   *snapshot.Store
+	noSnapshots error
+	// credentials are what the guest has placeholders for.
+	credentials *credentials
+	// network is nil in a template that is being made.
+	network *network
+	// mcp is nil where there are no MCP servers.
+	mcp      *mcpServers
+	schedule *snapshot.Scheduler // nil until the guest has answered
+	work     sync.WaitGroup      // detached jobs and lifecycle requests
 }
 
 // ending is a wish for the VM to end.
@@ -109,7 +126,8 @@ func New(cfg Config) (*Worker, error) {
 	now := time.Now().UnixNano()
 	w := &Worker{
 		cfg: cfg, log: cfg.Log.With("vm", spec.ID), spec: spec, nonce: newNonce(), dir: cfg.Dir,
-		ending: &ending{asked: make(chan struct{}), now: make(chan struct{})},
+		credentials: newCredentials(),
+		ending:      &ending{asked: make(chan struct{}), now: make(chan struct{})},
 		board: newBoard(proto.WorkerStatus{
 			ID: spec.ID, Name: spec.Name, State: lifecycle.Booting, PID: os.Getpid(), StartedNS: now, Step: "starting",
 		}),
@@ -131,12 +149,25 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if _, err := readSpec(w.dir.Spec()); err != nil { // the VM may have been destroyed before we had the lock
 		return err
 	}
+	if err := w.openRecord(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.closeRecord(ctx)) }()
 	w.console, err = os.OpenFile(w.dir.SerialLog(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|oNoFollow, 0o600)
 	if err != nil {
 		return fmt.Errorf("open console log: %w", err)
 	}
 	defer w.console.Close()
 	defer func() { err = errors.Join(err, w.sharesNow().close()) }()
+	closeSnapshots := w.openSnapshots(ctx)
+	defer closeSnapshots()
+	closeNetwork, err := w.openNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeNetwork()
+	closeMCP := w.openMCP(ctx)
+	defer closeMCP()
 	server, err := w.listen(ctx)
 	if err != nil {
 		return err
@@ -154,6 +185,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 // finish publishes the last status and leaves it in the VM's directory.
 func (w *Worker) finish(state lifecycle.State, why string) {
 	w.log.Info("ended", "state", state, "why", why)
+	w.note(strings.ToLower(string(state)), why, 0)
 	w.mu.Lock()
 	path := w.dir.Status()
 	w.mu.Unlock()

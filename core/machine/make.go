@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -98,29 +99,40 @@ func (w *Worker) ripen(ctx context.Context, vm hypervisor.Machine) error {
 	if err != nil {
 		return err
 	}
+	if err := saveHome(ctx, a, filepath.Join(w.dir.Dir(), template.HomeFile)); err != nil {
+		return errors.Join(err, a.Close())
+	}
 	for _, command := range warmUp {
-		if err := quietly(ctx, a, command); err != nil {
+		if _, err := runIn(ctx, a, command, io.Discard); err != nil {
 			return errors.Join(fmt.Errorf("warm up with %q: %w", command, err), a.Close())
 		}
 	}
 	return a.Close() //nolint:wrapcheck // says what it did
 }
 
-// quietly runs a command in the guest whose outcome does not matter.
-func quietly(ctx context.Context, a guestAgent, command string) error {
+// runIn runs a command in the guest and returns its exit code; out gets what it prints.
+func runIn(ctx context.Context, a guestAgent, command string, out io.Writer) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, warmUpTime)
 	defer cancel()
 	st, err := a.Exec(ctx, &proto.ExecRequest{Command: command, Dir: "/"})
 	if err != nil {
-		return err //nolint:wrapcheck // says what it did
+		return 0, err //nolint:wrapcheck // says what it did
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Close() })
 	defer stop()
 	defer st.Close()
 	for frames := proto.NewStreamReader(st); ; {
-		kind, _, err := frames.Next()
-		if err != nil || kind == proto.KindExit {
-			return err //nolint:wrapcheck // says what it did
+		kind, data, err := frames.Next()
+		switch {
+		case err != nil:
+			return 0, err //nolint:wrapcheck // says what it did
+		case kind == proto.KindStdout:
+			if _, err := out.Write(data); err != nil {
+				return 0, err //nolint:wrapcheck // the caller's
+			}
+		case kind == proto.KindExit:
+			exit, err := decodeExit(data)
+			return exit.Code, err
 		}
 	}
 }

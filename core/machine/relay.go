@@ -19,6 +19,7 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	if err != nil {
 		return refuse(c, err)
 	}
+	req.Env = w.withCredentials(req.Env)
 	st, err := a.Terminal(ctx, req)
 	if err != nil {
 		return refuse(c, w.lost(err))

@@ -182,6 +182,10 @@ func (s *server) answer(ctx context.Context, c *client, req *proto.WorkerRequest
 		return true, s.w.file(ctx, c, req.File)
 	case proto.OpForward:
 		return true, s.w.forward(ctx, c, req.ForwardPort)
+	case proto.OpMCP:
+		return true, s.w.ownerMCP(ctx, c, req.MCP)
+	case proto.OpSnapshots:
+		return true, s.w.ownerSnapshots(ctx, c, req.Snapshots)
 	default:
 		if req.Op == proto.OpWaitJob || req.Op == proto.OpStop || req.Op == proto.OpKill {
 			var cancel context.CancelFunc
@@ -219,6 +223,10 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 	case proto.OpKill:
 		w.end(0, true)
 		err = w.waitFinal(ctx)
+	case proto.OpAnswer:
+		reply.Text, err = w.answerQuestion(req.Answer)
+	case proto.OpCredentials:
+		err = w.setCredentials(ctx, req.Credentials)
 	case proto.OpFork:
 		err = w.fork(ctx, req.Dir)
 	case proto.OpSuspend:

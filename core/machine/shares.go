@@ -28,7 +28,7 @@ func (w *Worker) mounts() []proto.Share {
 	if !w.cfg.Share {
 		return nil
 	}
-	all := []proto.Share{{Tag: workspaceTag, Dir: workspaceDir}}
+	all := []proto.Share{{Tag: workspaceTag, Dir: workspaceDir, Furnish: isEmpty(w.dirNow().Workspace())}}
 	for i, m := range w.spec.Mounts {
 		all = append(all, proto.Share{Tag: mountTag(i), Dir: m.Guest, ReadOnly: m.ReadOnly})
 	}
@@ -48,6 +48,11 @@ func (w *Worker) openShares(saved *checkpoint.Saved) error {
 			return fmt.Errorf("open shared directories: %w", err)
 		}
 	}
+	if state := states[namesKey]; len(state) > 0 && w.network != nil {
+		if err := w.network.names.Import(state); err != nil {
+			w.log.Warn("the names that the VM has looked up are forgotten: it must look them up again", "error", err)
+		}
+	}
 	if err := os.Mkdir(w.dirNow().Workspace(), 0o700); err == nil {
 		w.log.Warn("the workspace was missing: it is empty now")
 	}
@@ -55,6 +60,7 @@ func (w *Worker) openShares(saved *checkpoint.Saved) error {
 	all := shares{}
 	open := func(tag string, cfg share.Config) error {
 		cfg.Tag, cfg.UID, cfg.GID, cfg.Log, cfg.State = tag, uid, gid, w.log, states[tag]
+		cfg.Events = w.recordFile(tag)
 		s, err := share.New(cfg)
 		if err != nil {
 			return fault.Wrap(err, fault.Conflict, "the directory %s, which VM %s shares, cannot be opened: %s", cfg.Root, w.spec.ID, err).
@@ -103,18 +109,21 @@ func (w *Worker) serveFiles(ctx context.Context, tag string, stream io.ReadWrite
 }
 
 // saveShares is what the shared directories need to go on, for a machine that stands still.
-func (w *Worker) saveShares() ([]byte, error) {
+func (w *Worker) saveShares(ctx context.Context) ([]byte, error) {
 	all := w.sharesNow()
 	if len(all) == 0 {
 		return nil, nil
 	}
 	states := map[string][]byte{}
 	for tag, s := range all {
-		state, err := s.Save()
+		state, err := s.Save(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("save shared directory: %w", err)
 		}
 		states[tag] = state
+	}
+	if w.network != nil {
+		states[namesKey] = w.network.names.Export()
 	}
 	return proto.Marshal(states) //nolint:wrapcheck // says what it did
 }

@@ -30,11 +30,13 @@ func (w *Worker) exec(ctx context.Context, c *client, req *proto.ExecRequest, de
 	if err != nil {
 		return refuse(c, err)
 	}
-	r := &run{worker: w, out: c, opened: make(chan struct{}), answered: make(chan struct{}), detach: detach}
+	r := &run{worker: w, out: c, began: time.Now(), opened: make(chan struct{}), answered: make(chan struct{}), detach: detach}
 	if r.job, err = w.jobs.Begin("exec", describe(req), detach, r.cancel); err != nil {
 		return refuse(c, err)
 	}
 	req.ID = r.job.ID()
+	req.Env = w.withCredentials(req.Env)
+	r.command = describe(req)
 	r.stream, err = a.Exec(ctx, req)
 	close(r.opened)
 	if err != nil {
@@ -126,6 +128,9 @@ type run struct {
 	worker *Worker
 	job    *jobs.Job
 	detach bool
+	// command and began are for the record.
+	command string
+	began   time.Time
 	// stream is the guest's side, set once opened is closed; nil if the guest did not take it.
 	stream link.Stream
 	opened chan struct{}
@@ -202,6 +207,7 @@ func isInput(k proto.Kind) bool {
 // follow passes on what the command sends until its end, and records it.
 func (r *run) follow() {
 	defer r.dismiss()
+	defer r.record()
 	defer r.stream.Close()
 	exit, err := r.output()
 	r.mu.Lock()

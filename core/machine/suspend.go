@@ -95,7 +95,7 @@ func (w *Worker) save(ctx context.Context, vm hypervisor.Machine) error {
 			if err := saver.Save(ctx, to); err != nil {
 				return nil, err //nolint:wrapcheck // says what it did
 			}
-			return w.saveShares()
+			return w.saveShares(ctx)
 		})
 	}
 	return full(err, "no space left to suspend VM %s", w.idNow())
@@ -121,7 +121,11 @@ func (w *Worker) suspendSelf(ctx context.Context) {
 	timer := time.NewTimer(replyTime)
 	defer timer.Stop()
 	<-timer.C
-	if err := w.suspend(ctx, 0); err != nil {
+	err := w.suspend(ctx, 0)
+	w.mu.Lock()
+	w.sleepy = false
+	w.mu.Unlock()
+	if err != nil {
 		w.log.Warn("the guest could not suspend itself", "error", err)
 	}
 }
@@ -162,7 +166,7 @@ func (w *Worker) setOff(ctx context.Context, vm hypervisor.Machine) error {
 		return err //nolint:wrapcheck // says what it did
 	}
 	if err := vm.Start(ctx); err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, hypervisor.ErrRan) {
 			return err //nolint:wrapcheck // it may have run: its disk is ahead of the state
 		}
 		return errors.Join(err, back())

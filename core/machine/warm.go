@@ -74,6 +74,9 @@ func (w *Worker) thaw() (*warm, error) {
 	if err := t.CopyDisk(w.dirNow().SystemDisk()); err != nil {
 		return nil, errors.Join(err, state.Close())
 	}
+	if err := furnish(t, w.dirNow().Workspace()); err != nil {
+		w.log.Warn("the workspace lacks what the image has in its place", "error", err)
+	}
 	return &warm{ram: w.cfg.RAM, state: state}, nil
 }
 

@@ -59,6 +59,33 @@ func (h Home) UserConfig() string { return h.join("user.toml") }
 // CorpConfig is the machine owner's settings file; no environment variable overrides it.
 func CorpConfig() string { return "/etc/capsem/corp.toml" }
 
+// Budgets is what VMs may spend and have spent; it is never forked or rewound.
+func (h Home) Budgets() string { return h.join("budgets") }
+
+// Prices is the owner's own table of what models cost; there may be none.
+func (h Home) Prices() string { return h.join("prices.toml") }
+
+// UserPolicy is what the user lets VMs reach; CorpPolicy what the machine's owner says above that.
+func (h Home) UserPolicy() string { return h.join("policy.toml") }
+
+// CorpPolicy is the rules of the machine's owner; no environment variable overrides it.
+func CorpPolicy() string { return "/etc/capsem/policy.toml" }
+
+// AcceptedPolicy is the presets of providers whose secrets the user has stored; capsem writes it.
+func (h Home) AcceptedPolicy() string { return h.join("run", "accepted.toml") }
+
+// Credentials is the user's secrets, sealed.
+func (h Home) Credentials() string { return h.join("credentials") }
+
+// CredentialKey is the key they are sealed with where there is no keychain, mode 0600.
+func (h Home) CredentialKey() string { return h.join("ca", "credentials.key") }
+
+// MCPPins is what is known of the tools of MCP servers, and which of them the owner has approved.
+func (h Home) MCPPins() string { return h.join("mcp_pins.json") }
+
+// MCPWork holds the directories of the MCP servers that a worker runs, while it does.
+func (h Home) MCPWork(session string) string { return h.join("run", "mcp", session) }
+
 // Run holds sockets, pids, locks and the state of VMs.
 func (h Home) Run() string { return h.join("run") }
 
@@ -108,6 +135,33 @@ func (h Home) Failed() string { return h.join("run", "failed") }
 // Record is the directory of one session's database, which outlives the VM.
 func (h Home) Record(id string) string { return h.join("sessions", id) }
 
+// Records holds the directories of all sessions, and the index over them.
+func (h Home) Records() string { return h.join("sessions") }
+
+// RecordDB is the database of one session.
+func (h Home) RecordDB(id string) string { return h.join("sessions", id, "session.db") }
+
+// RecordIndex is the index over all sessions.
+func (h Home) RecordIndex() string { return h.join("sessions", "main.db") }
+
+// RecordKey is the key that signs the records of this installation, mode 0600.
+func (h Home) RecordKey() string { return h.join("ca", "record.key") }
+
+// The files in CA.
+const (
+	// CACertFile is the certificate that guests trust, CAKeyFile its key, mode 0600, which no guest ever has.
+	CACertFile, CAKeyFile = "ca.pem", "ca.key"
+)
+
+// CA holds the installation's certificate authority and the other keys that are its own.
+func (h Home) CA() string { return h.join("ca") }
+
+// CACert is the certificate that guests trust.
+func (h Home) CACert() string { return h.join("ca", CACertFile) }
+
+// CAKey is the key of that certificate.
+func (h Home) CAKey() string { return h.join("ca", CAKeyFile) }
+
 // VM is the directory of one VM, mode 0700. persist renames it while the VM runs, so a worker keeps what it opened.
 type VM string
 
@@ -131,6 +185,12 @@ func (v VM) Rewind() string { return filepath.Join(string(v), "rewind") }
 
 // Status is what the worker last said of the VM, for whoever finds it gone.
 func (v VM) Status() string { return filepath.Join(string(v), "status.json") }
+
+// Snapshots is where the copies of the workspace are kept; the guest never sees it.
+func (v VM) Snapshots() string { return filepath.Join(string(v), "snapshots") }
+
+// Policy is the VM's own rules, which narrow the user's; there may be none.
+func (v VM) Policy() string { return filepath.Join(string(v), "policy.toml") }
 
 // SerialLog is what the guest wrote to its console.
 func (v VM) SerialLog() string { return filepath.Join(string(v), "serial.log") }

@@ -45,6 +45,7 @@ var carriers = []struct {
 	at     int
 }{
 	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // stateless translation (RFC 7915)
 	{netip.MustParsePrefix("2002::/16"), 2},
 }
 
@@ -54,20 +55,25 @@ func PrivateKind(addr netip.Addr) string {
 	if !addr.IsValid() {
 		return "invalid"
 	}
-	addr = addr.Unmap().WithZone("")
-	for _, c := range carriers {
-		if c.prefix.Contains(addr) {
-			b := addr.As16()
-			addr = netip.AddrFrom4([4]byte(b[c.at : c.at+4]))
-			break
-		}
-	}
+	addr = carried(addr)
 	for _, s := range special {
 		if s.prefix.Contains(addr) {
 			return s.what
 		}
 	}
 	return ""
+}
+
+// carried is the IPv4 address inside an IPv6 one, or the address itself.
+func carried(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	for _, c := range carriers {
+		if c.prefix.Contains(addr) {
+			b := addr.As16()
+			return netip.AddrFrom4([4]byte(b[c.at : c.at+4]))
+		}
+	}
+	return addr
 }
 
 // DecideDial judges the address that is about to be dialled for a request: rules that close it by a cidr deny it, and so does every private

@@ -32,6 +32,8 @@ type Verdict struct {
 	// BodyLimit is how many bytes of a body of unknown size may pass before the request is to be decided again with the count so far as
 	// its size; -1 is no limit.
 	BodyLimit int64
+	// AskID is the question to the owner that the request was held for, if one was put.
+	AskID string
 
 	opens []netip.Prefix
 }
@@ -54,6 +56,8 @@ func contains(list []netip.Prefix, addr netip.Addr) bool {
 type Policy struct {
 	// base are the rules of corp, user and defaults in order, vm those that only narrow.
 	base, vm *list
+	// git and gitVM are the same of the rules about git.
+	git, gitVM []*gitCompiled
 }
 
 // Compile makes a policy of sets. Their order matters only within a layer.
@@ -73,6 +77,9 @@ func Compile(sets ...*Set) (*Policy, error) {
 				continue
 			}
 			if err := b.add(to, s); err != nil {
+				return nil, err
+			}
+			if err := p.addGit(s); err != nil {
 				return nil, err
 			}
 		}

@@ -29,6 +29,13 @@
 // come could bring; so deny means that nothing later could allow it. Decide never hopes: an unknown fact is doubt. An exception is the size of a body that has not
 // been sent: Verdict.BodyLimit says how far the verdict holds.
 //
+// # Git
+//
+// Rules about git (tables [[git]]) judge what the rules on connections have let through, so they open nothing. They stand in the same layers, and the first
+// that matches decides. Where any of them speaks of a host and operation (clone, fetch, push), what none of them matches is denied; of other
+// hosts and operations they say nothing. A push is refused as a whole when one of its commands is. The rules of a VM are a list of
+// their own, of which the same holds, and the more severe verdict counts. core/inspect/git asks.
+//
 // # What the guest claims
 //
 // The process of a request is what the guest's agent says. A guest that is root can lie, so a process may narrow a rule but is no boundary.

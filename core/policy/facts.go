@@ -99,7 +99,13 @@ func (f *facts) read(req *Request) (malformed string) {
 	if len(req.Query) > maxQuery {
 		return "the query is too long"
 	}
-	f.override = overridden(req.Header)
+	if strings.Contains(req.Query, "#") {
+		return "the query has a fragment, which servers drop"
+	}
+	agreed := false
+	if f.override, agreed = overridden(req.Header); !agreed {
+		return "the header names several methods to be used instead"
+	}
 	return ""
 }
 
@@ -116,18 +122,24 @@ func token(s string) bool {
 	return true
 }
 
-// overridden finds a header by which frameworks let a POST stand for another method.
-func overridden(header map[string][]string) string {
+// overridden finds a header by which frameworks let a POST stand for another method. If there are several they have to agree: which one
+// a server takes nobody knows.
+func overridden(header map[string][]string) (method string, agreed bool) {
 	for name, values := range header {
 		if len(name) < len("X-HTTP-Method") || lower(name[0]) != 'x' || len(values) == 0 {
 			continue
 		}
 		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
 		case "x-http-method-override", "x-http-method", "x-method-override":
-			return strings.TrimSpace(values[0])
+			for _, v := range values {
+				if v = strings.TrimSpace(v); method != "" && v != method {
+					return "", false
+				}
+				method = v
+			}
 		}
 	}
-	return ""
+	return method, true
 }
 
 // bodySize is the size to judge by: an unknown one is judged as empty, and the verdict says how far that holds.

@@ -65,6 +65,8 @@ func Lint(p *Policy) []Finding {
 		l.corp(p.base.rules, c)
 		l.narrows(p.base.rules, c)
 	}
+	l.git(p.git)
+	l.git(p.gitVM)
 	return l.out
 }
 

@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // outcome is how far a rule matches.
 type outcome uint8
@@ -186,8 +189,10 @@ func (c *compiled) hasPort(scheme schemes, port uint16) bool {
 
 func (c *compiled) matchAddr(f *facts) outcome {
 	// Without an address it is decided when one is dialled: a lookup or a request cannot be held up for it.
-	if f.req.Addr.IsValid() && contains(c.cidr, f.req.Addr) || f.ip.IsValid() && contains(c.cidr, f.ip) {
-		return yes
+	for _, addr := range []netip.Addr{f.req.Addr, f.ip} {
+		if addr.IsValid() && (contains(c.cidr, addr) || contains(c.cidr, carried(addr))) {
+			return yes
+		}
 	}
 	return no
 }

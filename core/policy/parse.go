@@ -18,6 +18,7 @@ import (
 type text struct {
 	Presets []string   `toml:"presets,omitempty"`
 	Rule    []ruleText `toml:"rule,omitempty"`
+	Git     []gitText  `toml:"git,omitempty"`
 }
 
 // ruleText is a rule as it is written. Ports are numbers or "from-to", sizes numbers or "10MB".
@@ -42,7 +43,7 @@ type ruleText struct {
 	When      string   `toml:"when,omitempty"`
 }
 
-// Parse reads a policy text (TOML, tables [[rule]]) for one layer. Whatever is unknown, too large or can never match is an error that names
+// Parse reads a policy text (TOML, tables [[rule]] and [[git]]) for one layer. Whatever is unknown, too large or can never match is an error that names
 // the line. The rules of the text's presets come after its own.
 func Parse(data string, layer Layer) (*Set, error) {
 	var t text
@@ -72,6 +73,9 @@ func Parse(data string, layer Layer) (*Set, error) {
 		seen[r.ID] = true
 		s.Rules = append(s.Rules, r)
 	}
+	if err := s.parseGit(t.Git, data); err != nil {
+		return nil, err
+	}
 	if err := s.addPresets(t.Presets); err != nil {
 		return nil, err
 	}
@@ -90,7 +94,7 @@ func (s *Set) addPresets(names []string) error {
 		if err != nil {
 			return err
 		}
-		s.Rules = append(s.Rules, p.Rules...)
+		s.Rules, s.Git = append(s.Rules, p.Rules...), append(s.Git, p.Git...)
 	}
 	return nil
 }

@@ -53,5 +53,8 @@ func Preset(name string, layer Layer) (*Set, error) {
 	for i := range s.Rules {
 		s.Rules[i].line = 0 // a line of a file that the user never sees
 	}
+	for i := range s.Git {
+		s.Git[i].line = 0
+	}
 	return s, nil
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestPresetsCompileAndLintClean(t *testing.T) {
-	want := []string{"claude", "codex", "debian", "gemini", "github", "high", "medium", "npm", "pypi", "web-read"}
+	want := []string{"claude", "codex", "debian", "gemini", "git-agent", "github", "high", "medium", "npm", "pypi", "web-read"}
 	if got := Presets(); !slices.Equal(got, want) {
 		t.Fatalf("%v", got)
 	}
@@ -55,6 +55,12 @@ func TestPresetsDoWhatTheySay(t *testing.T) {
 		{"gemini", "POST https://generativelanguage.googleapis.com/v1beta/models/g:generateContent", "allow"},
 		{"gemini", "POST https://oauth2.googleapis.com/token", "allow"},
 		{"gemini", "PUT https://storage.googleapis.com/bucket/x", "deny"},
+		{"git-agent", "GET https://github.com/a/b.git/info/refs?service=git-receive-pack", "allow"},
+		{"git-agent", "GET https://github.com/a/b/info/refs?service=git-upload-pack", "allow"},
+		{"git-agent", "POST https://github.com/a/b/git-receive-pack", "allow"}, // the git rules decide about the rest
+		{"git-agent", "POST https://github.com/a/b/git-upload-pack", "allow"},
+		{"git-agent", "POST https://github.com/a/b/pulls", "deny"},
+		{"git-agent", "POST https://api.github.com/repos/a/b/git/refs", "deny"},
 		{"github", "GET https://api.github.com/repos/a/b", "allow"},
 		{"github", "GET https://raw.githubusercontent.com/a/b/main/f", "allow"},
 		{"github", "GET https://github.com/a/b/info/refs?service=git-upload-pack", "allow"},

@@ -35,7 +35,11 @@ const (
 // Refusal makes the answer to a request that got a verdict other than allow: JSON with the rule, the reason, what is allowed on that host and
 // how to ask the owner; plain text for a browser; and for a model's API an error of the shape that its clients know.
 func (p *Policy) Refusal(v Verdict, req *Request) Refusal {
-	r := p.Refused(v, req)
+	return Shape(p.Refused(v, req), req)
+}
+
+// Shape puts a refusal, of the policy or of something else that refuses, into the form that the request's sender understands.
+func Shape(r Refused, req *Request) Refusal {
 	out := Refusal{Status: 403, Header: map[string]string{
 		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Capsem-Rule": r.Rule,
 	}}

@@ -32,6 +32,8 @@ type Request struct {
 	BodySize int64
 	// MCPServer and MCPTool make it a call of a tool.
 	MCPServer, MCPTool string
+	// MCPArgs are the arguments of that call, a JSON object; "when" sees them as args.
+	MCPArgs []byte
 }
 
 // Fact is a set of the fields of a request.

@@ -111,6 +111,8 @@ func (r *Rule) Line() int { return r.line }
 type Set struct {
 	Layer Layer
 	Rules []Rule
+	// Git are the rules about git, in their own order.
+	Git []GitRule
 }
 
 // Sizes that a policy must keep to.

@@ -40,6 +40,7 @@ var whenVars = map[string]struct {
 	"body_size":  {cel.IntType, FactBody},
 	"mcp_server": {cel.StringType, FactMCP},
 	"mcp_tool":   {cel.StringType, FactMCP},
+	"args":       {cel.MapType(cel.StringType, cel.DynType), FactMCP},
 }
 
 // expression is a compiled "when".
@@ -195,6 +196,8 @@ func (a *activation) resolveRest(name string) (any, bool) {
 		return r.MCPServer, true
 	case "mcp_tool":
 		return r.MCPTool, true
+	case "args":
+		return arguments(r.MCPArgs)
 	}
 	return nil, false
 }

@@ -35,6 +35,8 @@ type (
 		Env map[string]string `cbor:"env,omitempty"`
 		// Shares are the directories of the host that the guest mounts before it is ready.
 		Shares []Share `cbor:"shares,omitempty"`
+		// CA is the certificate (PEM) of the install's authority, which the guest is to trust; empty: none.
+		CA []byte `cbor:"ca,omitempty"`
 	}
 	// Share is one shared directory; its FUSE messages go over PortFiles, with the tag as the stream's Dest.
 	Share struct {
@@ -43,6 +45,8 @@ type (
 		Dir string `cbor:"dir" json:"dir"`
 		// ReadOnly is held by the host in any case.
 		ReadOnly bool `cbor:"read_only,omitempty" json:"read_only,omitempty"`
+		// Furnish says that it is empty: the guest copies into it what it has at Dir.
+		Furnish bool `cbor:"furnish,omitempty" json:"-"`
 	}
 	// FileWrite places one small file before the first command.
 	FileWrite struct {

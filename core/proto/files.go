@@ -25,6 +25,8 @@ const (
 	FileDelete FileOp = "delete"
 	// FileMkdir makes a directory and its parents; then Result.
 	FileMkdir FileOp = "mkdir"
+	// FileSync writes out what is still in memory of the file system that Root is on; then Result.
+	FileSync FileOp = "sync"
 )
 
 // FileRequest opens a stream on PortAgentFiles: one CBOR frame after the stream header, then stream frames.
@@ -78,7 +80,7 @@ func (f *FileRequest) Validate() error {
 		if path.Clean(f.Path) == "." {
 			return errors.New("name a file, not the whole directory")
 		}
-	case FileList, FileStat:
+	case FileList, FileStat, FileSync:
 	default:
 		return fmt.Errorf("unknown file operation %.20q", f.Op)
 	}

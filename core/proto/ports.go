@@ -30,7 +30,7 @@ const (
 	PortLifecycle Port = 5004
 	// PortExec is one command. Host opens.
 	PortExec Port = 5005
-	// PortAudit is kernel audit records. Guest opens. (Later.)
+	// PortAudit is programs that were started, as frames of AuditBatch. Guest opens.
 	PortAudit Port = 5006
 	// PortDNS is name lookups. Guest opens. (Network issue.)
 	PortDNS Port = 5007

@@ -14,6 +14,9 @@ type TerminalOpen struct {
 	Term string `cbor:"term,omitempty"`
 	// Env adds to the environment of a session that is started.
 	Env map[string]string `cbor:"env,omitempty"`
+	// Peek asks for the replay alone: no session is started, none changes its size, and the viewer may not type. Without a session
+	// the stream ends at once.
+	Peek bool `cbor:"peek,omitempty"`
 }
 
 // Validate bounds every field.

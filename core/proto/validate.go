@@ -12,6 +12,8 @@ const (
 	// MaxBootFiles and MaxBootFileBytes bound FileWrite, in count and in total.
 	MaxBootFiles     = 64
 	MaxBootFileBytes = 10 << 20
+	// MaxCA bounds the certificate of the install's authority, in bytes.
+	MaxCA = 16 << 10
 	// MaxBootStages bounds BootTiming; MaxStageUS one stage.
 	MaxBootStages = 32
 	MaxStageUS    = 600_000_000
@@ -34,6 +36,8 @@ func (b BootConfig) validate() error {
 		return errors.New("clock is not set")
 	case len(b.Entropy) < 32 || len(b.Entropy) > 512:
 		return fmt.Errorf("%d bytes of entropy are outside 32-512", len(b.Entropy))
+	case len(b.CA) > MaxCA:
+		return fmt.Errorf("%d bytes of a certificate are more than %d", len(b.CA), MaxCA)
 	}
 	return errors.Join(ValidateEnv(b.Env), validateShares(b.Shares))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 )
 
 // VMSpec is what the service asks a worker to run: the file vm.json in the VM's directory, mode 0600.
@@ -41,12 +42,71 @@ type VMSpec struct {
 	ForkedMemory bool   `json:"forked_memory,omitempty"`
 	// Cold says that no template is to be used for the first start.
 	Cold bool `json:"cold,omitempty"`
+	// Policy are the VM's own rules on their way into its directory, where they are a file that may be edited.
+	Policy string `json:"-"`
+	// Family is what placeholders of credentials are derived from; a fork has its parent's. A worker that has one is told of credentials
+	// before its guest is let at work.
+	Family string `json:"family,omitempty"`
 	// Mounts are directories of the host that it shares, besides its workspace.
 	Mounts []Mount `json:"mounts,omitempty"`
+	// Network is how its way out is set up; AskTimeoutMS how long a question to the owner stands, 0 for the default.
+	Network      NetworkSpec `json:"network,omitzero"`
+	AskTimeoutMS int64       `json:"ask_timeout_ms,omitempty"`
+	// Detect says what becomes of what is found in allowed traffic.
+	Detect DetectSpec `json:"detect,omitzero"`
+	// Snapshots bounds the copies of its workspace.
+	Snapshots SnapshotSpec `json:"snapshots,omitzero"`
+	// RecordMaxMB is how large its record may become until events of files and programs are only counted; 0 is no bound.
+	RecordMaxMB int `json:"record_max_mb,omitempty"`
+	// Budget is the family whose budgets it shares: that of the VM it was forked from. Empty is one of its own, see BudgetFamily.
+	Budget string `json:"budget,omitempty"`
 	// Pooled says that it is ready for somebody, and nobody's yet.
 	Pooled bool `json:"pooled,omitempty"`
 	// CreatedNS is when the VM was created, since 1970.
 	CreatedNS int64 `json:"created_ns"`
+}
+
+// NetworkSpec is the owner's settings of the network.
+type NetworkSpec struct {
+	// DNS are name servers (addresses, or https URLs); none are those of the host.
+	DNS []string `json:"dns,omitempty"`
+	// Proxy is an upstream HTTP proxy, as a URL; empty is none.
+	Proxy string `json:"proxy,omitempty"`
+	// CAFiles are further certificates to trust upstream; Bypass are hosts whose TLS is not ended but passed on.
+	CAFiles []string `json:"ca_files,omitempty"`
+	Bypass  []string `json:"bypass,omitempty"`
+	// ClientCerts are certificates to show to hosts that ask, each HOST=FILE or HOST=FILE,KEYFILE.
+	ClientCerts []string `json:"client_certs,omitempty"`
+}
+
+// DetectSpec is the owner's settings of the detectors: off, report, ask or deny; empty is deny.
+type DetectSpec struct {
+	Placeholders string `json:"placeholders,omitempty"`
+	Secrets      string `json:"secrets,omitempty"`
+	OwnSecrets   string `json:"own_secrets,omitempty"`
+	Injection    string `json:"injection,omitempty"`
+}
+
+// SnapshotSpec bounds the snapshots of a workspace; a zero is the default.
+type SnapshotSpec struct {
+	// AutoMax and ManualMax are how many are kept of those made automatically and by hand, 1-50.
+	AutoMax   int `json:"auto_max,omitempty"`
+	ManualMax int `json:"manual_max,omitempty"`
+	// IntervalSecs is the time between automatic ones, 30-3600.
+	IntervalSecs int `json:"interval_secs,omitempty"`
+}
+
+// Session names the record of the VM's life, from its creation to its end: the time, and a part of its machine id.
+func (s *VMSpec) Session() string {
+	return time.Unix(0, s.CreatedNS).UTC().Format("20060102-150405") + "-" + s.MachineID[:min(8, len(s.MachineID))]
+}
+
+// BudgetFamily names whose budgets the VM shares with its forks, and theirs: the session of the first of them.
+func (s *VMSpec) BudgetFamily() string {
+	if s.Budget != "" {
+		return s.Budget
+	}
+	return s.Session()
 }
 
 // Mount is a directory of the host that a VM shares.

@@ -62,6 +62,14 @@ const (
 	// OpFork saves the memory and the disk in Dir, an image that is being made, and lets the VM go on.
 	OpFork   WorkerOp = "fork"
 	OpResume WorkerOp = "resume"
+	// OpSnapshots does something with the snapshots of the workspace. The connection then carries the answer, to its end.
+	OpSnapshots WorkerOp = "snapshots"
+	// OpAnswer answers a question to the owner; the reply's Text is a rule for the owner's policy, after "always".
+	OpAnswer WorkerOp = "answer"
+	// OpCredentials gives the worker the credentials of its VM, in place of those it has.
+	OpCredentials WorkerOp = "credentials"
+	// OpMCP does something with the MCP servers. The connection then carries the answer, to its end.
+	OpMCP WorkerOp = "mcp"
 )
 
 // WorkerRequest is one request to a worker. Only the field that belongs to Op is set.
@@ -76,6 +84,14 @@ type WorkerRequest struct {
 	Terminal    *TerminalOpen `cbor:"terminal,omitempty"`
 	File        *FileRequest  `cbor:"file,omitempty"`
 	ForwardPort uint16        `cbor:"forward_port,omitempty"`
+	// Snapshots belongs to OpSnapshots.
+	Snapshots *SnapshotRequest `cbor:"snapshots,omitempty"`
+	// Answer belongs to OpAnswer.
+	Answer *AnswerRequest `cbor:"answer,omitempty"`
+	// Credentials belongs to OpCredentials.
+	Credentials *Credentials `cbor:"credentials,omitempty"`
+	// MCP belongs to OpMCP.
+	MCP *MCPRequest `cbor:"mcp,omitempty"`
 	// GraceMS belongs to OpStop.
 	GraceMS uint32 `cbor:"grace_ms,omitempty"`
 	// IdleMS belongs to OpSuspend: a VM that somebody has used within that time is not suspended.
@@ -93,6 +109,8 @@ type WorkerReply struct {
 	// Status belongs to OpStatus; Jobs to OpJobs, OpJob and OpWaitJob.
 	Status *WorkerStatus `cbor:"status,omitempty"`
 	Jobs   []Job         `cbor:"jobs,omitempty"`
+	// Text belongs to OpAnswer.
+	Text string `cbor:"text,omitempty"`
 }
 
 // WorkerStatus is what a worker says of itself and its VM. Nothing here validates it: its readers refuse a State that is none,
@@ -126,6 +144,9 @@ type WorkerStatus struct {
 	// why.
 	IdleNS int64 `cbor:"idle_ns,omitempty"`
 	Idle   bool  `cbor:"idle,omitempty"`
+	// Waiting is how many questions wait for the owner, Questions the oldest of them as JSON (core/approval's Question).
+	Waiting   int    `cbor:"waiting,omitempty"`
+	Questions []byte `cbor:"questions,omitempty"`
 	// Suspending says that the memory is being saved.
 	Suspending bool `cbor:"suspending,omitempty"`
 	// Reboots counts guest reboots since the worker started.
@@ -193,6 +214,26 @@ func (r *WorkerRequest) Validate() error {
 		if r.Job == "" || len(r.Job) > 64 || !isText(r.Job) {
 			return errors.New("job id is empty, too long, or no text")
 		}
+	case OpAnswer:
+		if r.Answer == nil {
+			return errors.New("answer request without an answer")
+		}
+		return r.Answer.Validate()
+	case OpCredentials:
+		if r.Credentials == nil {
+			return errors.New("credentials request without credentials")
+		}
+		return r.Credentials.Validate()
+	case OpMCP:
+		if r.MCP == nil {
+			return errors.New("MCP request without an operation")
+		}
+		return r.MCP.Validate()
+	case OpSnapshots:
+		if r.Snapshots == nil {
+			return errors.New("snapshots request without an operation")
+		}
+		return r.Snapshots.Validate()
 	case OpFork:
 		if len(r.Dir) > MaxPath || !isText(r.Dir) || !path.IsAbs(r.Dir) || path.Clean(r.Dir) != r.Dir {
 			return errors.New("fork request without a clean, absolute directory")

@@ -36,11 +36,14 @@ var layers = []layer{
 	}},
 	{1, true, []string{
 		"core/config", "core/store", "core/assets", "core/image", "core/hypervisor", "core/link", "core/share", "core/snapshot",
-		"core/mitm", "core/inspect", "core/dns", "core/credential", "core/ledger", "core/mcp", "core/guard", "core/safesocket", "core/atomicfile",
-		"core/guestlink", "core/guest", "core/workerclient", "core/template", "core/checkpoint",
+		"core/mitm", "core/inspect", "core/dns", "core/approval", "core/credential", "core/ledger", "core/mcp", "core/guard", "core/safesocket", "core/atomicfile",
+		"core/guestlink", "core/guest", "core/workerclient", "core/template", "core/checkpoint", "core/tree",
+		"core/budget", "core/export", "core/detect",
 	}},
 	{2, false, []string{"core/machine", "core/service"}},
 	{3, false, []string{"core/localapi", "core/client", "core/gateway"}},
+	// The tools of capsem mcp stand on the client.
+	{3, true, []string{"core/mcptools"}},
 	{4, false, []string{
 		"personalities/cli", "personalities/service", "personalities/process", "personalities/mcp", "personalities/mcpaggregator",
 		"personalities/mcpbuiltin", "personalities/gateway", "personalities/tray", "guestagent",

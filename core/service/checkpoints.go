@@ -12,6 +12,7 @@ import (
 	"capsem/core/lifecycle"
 	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/snapshot"
 )
 
 // Checkpoint keeps the whole state of a named VM, of one that runs with its memory, for Rewind.
@@ -29,7 +30,7 @@ func (s *Service) Checkpoint(ctx context.Context, id string, req api.CheckpointR
 	if w.spec.Name == "" {
 		return none, fault.New(fault.Conflict, "VM %s is unnamed: it cannot be rewound", id).WithHint("name it first: capsem persist %s NAME", id)
 	}
-	img, err := s.keep(ctx, w, image.Checkpoints(w.dir, id), req.Name, req.Description)
+	img, err := s.keep(ctx, v, image.Checkpoints(w.dir, id), req.Name, req.Description)
 	if err != nil {
 		return none, err
 	}
@@ -121,7 +122,7 @@ func (s *Service) rewindTurn(ctx context.Context, v *vm, id, name string) (runs 
 		}
 	}
 	v.settling.Lock()
-	err = s.rewindDown(v)
+	err = s.rewindDown(ctx, v)
 	v.settling.Unlock()
 	if err != nil || !runs {
 		return false, err
@@ -131,10 +132,14 @@ func (s *Service) rewindTurn(ctx context.Context, v *vm, id, name string) (runs 
 }
 
 // rewindDown rewinds a VM that has no worker to what was staged.
-func (s *Service) rewindDown(v *vm) error {
+func (s *Service) rewindDown(ctx context.Context, v *vm) error {
 	w := v.view()
 	if w.gone {
 		return notRunning(w)
+	}
+	// A revert that was cut off belongs to the files that are there now.
+	if err := snapshot.Settle(context.WithoutCancel(ctx), s.snapshotsOf(w)); err != nil {
+		return errors.Join(err, image.Unstage(w.dir))
 	}
 	s.opts.step("commit rewind")
 	if err := image.Commit(w.dir); err != nil {

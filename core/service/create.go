@@ -12,7 +12,9 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/config"
+	"capsem/core/credential"
 	"capsem/core/fault"
+	"capsem/core/policy"
 	"capsem/core/proto"
 	"capsem/core/safesocket"
 )
@@ -146,12 +148,15 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	spec := proto.VMSpec{
 		ID: req.Name, Name: req.Name, CPUs: orElse(req.CPUs, set.VM.CPUs), MemoryMB: orElse(req.RAMMB, set.VM.RAMMB),
 		DiskMB: orElse(req.DiskMB, set.VM.DiskMB), Env: req.Env, AssetVersion: version, MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(),
-		Cold: req.Cold, Mounts: req.Mounts,
+		Cold: req.Cold, Mounts: req.Mounts, Policy: req.Policy,
 	}
 	if req.Image != "" {
 		if err := s.ofImage(&spec, req); err != nil {
 			return none, err
 		}
+	}
+	if _, err := policy.Parse(spec.Policy, policy.LayerVM); err != nil {
+		return none, fault.Wrap(err, fault.Invalid, "the VM's own rules cannot be used: %s", fault.Line(err)).WithHint("capsem policy lint FILE says more")
 	}
 	refresh(&spec, set)
 	return spec, nil
@@ -162,6 +167,17 @@ func refresh(spec *proto.VMSpec, set *config.Settings) {
 	spec.Accelerator, spec.LogLevel = set.VM.Accelerator, set.Log.Level
 	spec.ReadyTimeoutMS = set.VM.ReadyTimeout.Milliseconds()
 	spec.Timezone = timezone()
+	if spec.Family == "" {
+		spec.Family = credential.NewFamily()
+	}
+	net := &set.Network
+	spec.Network = proto.NetworkSpec{DNS: net.DNS, Proxy: net.Proxy, CAFiles: net.CAFiles, Bypass: net.Bypass, ClientCerts: net.ClientCerts}
+	spec.Detect = proto.DetectSpec(set.Detect)
+	spec.AskTimeoutMS = set.Network.AskTimeout.Milliseconds()
+	spec.RecordMaxMB = set.VM.RecordMB
+	spec.Snapshots = proto.SnapshotSpec{
+		AutoMax: set.VM.Snapshots.AutoMax, ManualMax: set.VM.Snapshots.ManualMax, IntervalSecs: int(set.VM.Snapshots.Interval / time.Second),
+	}
 }
 
 func orElse(n, other int) int {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"capsem/core/paths"
+	"capsem/core/tree"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // at that moment.
 func discard(o *Options, dir paths.VM, between func() error) error {
 	gone := dir.Dir() + goneSuffix
-	err := os.RemoveAll(gone)
+	err := tree.Remove(gone)
 	if err == nil {
 		o.step("mark directory as gone")
 		err = os.Rename(dir.Dir(), gone)
@@ -38,7 +39,7 @@ func discard(o *Options, dir paths.VM, between func() error) error {
 	}
 	noted := between()
 	o.step("remove directory")
-	if err := os.RemoveAll(gone); err != nil {
+	if err := tree.Remove(gone); err != nil {
 		return errors.Join(noted, fmt.Errorf("remove VM directory: %w", err))
 	}
 	if noted != nil { // now there may be the space that it lacked
@@ -83,7 +84,7 @@ func (s *Service) pruneFailed() error {
 	slices.SortFunc(names, func(a, b string) int { return age[b].Compare(age[a]) })
 	var failed []error
 	for _, name := range names[min(len(names), keptFailed):] {
-		failed = append(failed, os.RemoveAll(filepath.Join(s.opts.Home.Failed(), name)))
+		failed = append(failed, tree.Remove(filepath.Join(s.opts.Home.Failed(), name)))
 	}
 	return errors.Join(failed...)
 }
@@ -97,7 +98,7 @@ func sweepDirs(parent string) error {
 	var failed []error
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), newSuffix) || strings.HasSuffix(e.Name(), goneSuffix) {
-			failed = append(failed, os.RemoveAll(filepath.Join(parent, e.Name())))
+			failed = append(failed, tree.Remove(filepath.Join(parent, e.Name())))
 		}
 	}
 	return errors.Join(failed...)

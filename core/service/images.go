@@ -3,7 +3,9 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"syscall"
@@ -14,6 +16,8 @@ import (
 	"capsem/core/fault"
 	"capsem/core/image"
 	"capsem/core/lifecycle"
+	"capsem/core/paths"
+	"capsem/core/policy"
 	"capsem/core/proto"
 	"capsem/core/workerclient"
 )
@@ -31,7 +35,7 @@ func (s *Service) Fork(ctx context.Context, id string, req api.ForkRequest) (api
 	}
 	defer v.give()
 	w := v.view()
-	img, err := s.keep(ctx, w, image.Images(s.opts.Home), req.Image, req.Description)
+	img, err := s.keep(ctx, v, image.Images(s.opts.Home), req.Image, req.Description)
 	if err != nil {
 		return none, err
 	}
@@ -40,8 +44,18 @@ func (s *Service) Fork(ctx context.Context, id string, req api.ForkRequest) (api
 }
 
 // keep makes an image of a VM on a shelf. The caller has the VM's turn.
-func (s *Service) keep(ctx context.Context, w view, on image.Shelf, name, description string) (*image.Image, error) {
+func (s *Service) keep(ctx context.Context, v *vm, on image.Shelf, name, description string) (*image.Image, error) {
 	if err := checkSpace(s.opts.Home.Run()); err != nil {
+		return nil, err
+	}
+	if v.view().life == nil {
+		if err := s.settleFiles(ctx, v); err != nil {
+			return nil, err
+		}
+	}
+	w := v.view()
+	rules, err := ownRules(w.dir)
+	if err != nil {
 		return nil, err
 	}
 	s.opts.step("begin image")
@@ -51,7 +65,8 @@ func (s *Service) keep(ctx context.Context, w view, on image.Shelf, name, descri
 	}
 	img, err := s.keepIn(ctx, w, dir, image.Manifest{
 		Name: name, Description: description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
-		DiskMB: w.spec.DiskMB, Env: w.spec.Env, Mounts: w.spec.Mounts, From: w.spec.ID, Parent: w.spec.Image,
+		DiskMB: w.spec.DiskMB, Env: w.spec.Env, Mounts: w.spec.Mounts, Policy: rules, Family: w.spec.Family, Budget: w.spec.BudgetFamily(),
+		From: w.spec.ID, Parent: w.spec.Image,
 	})
 	if err != nil {
 		return nil, noRoom(errors.Join(err, image.Abandon(dir)), "no space left for %s", name)
@@ -166,9 +181,10 @@ func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
 	if req.DiskMB != 0 && req.DiskMB != i.DiskMB {
 		return fault.New(fault.OutOfRange, "the disk of image %s has %d MB, and keeps that size", i.Name, i.DiskMB).WithHint("leave --disk out")
 	}
-	spec.Image, spec.AssetVersion, spec.DiskMB = i.Name, i.AssetVersion, i.DiskMB
+	spec.Image, spec.AssetVersion, spec.DiskMB, spec.Budget = i.Name, i.AssetVersion, i.DiskMB, i.Budget
 	spec.CPUs, spec.MemoryMB = orElse(req.CPUs, i.CPUs), orElse(req.RAMMB, i.MemoryMB)
 	spec.ForkedMemory = i.HasMemory() && !req.Cold
+	spec.Family = i.Family
 	// The guest's memory knows the directories of the VM that was forked by their places in this list.
 	spec.Mounts = slices.Concat(i.Mounts, req.Mounts)
 	if len(spec.Mounts) >= proto.MaxShares {
@@ -179,10 +195,28 @@ func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
 			return fault.New(fault.Conflict, "VMs of image %s share %s as %s already", i.Name, m.Host, m.Guest)
 		}
 	}
+	if spec.Policy == "" {
+		spec.Policy = i.Policy
+	}
 	if len(i.Env) > 0 {
 		env := maps.Clone(i.Env)
 		maps.Copy(env, req.Env)
 		spec.Env = env
 	}
+	if err := proto.ValidateEnv(spec.Env); err != nil {
+		return fault.New(fault.Invalid, "with those of image %s: %s", i.Name, err)
+	}
 	return nil
+}
+
+// ownRules are the rules of a VM's own, "" when it has none.
+func ownRules(dir paths.VM) (string, error) {
+	text, err := readBounded(dir.Policy(), policy.MaxText)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the VM's rules: %w", err)
+	}
+	return string(text), nil
 }

@@ -14,7 +14,9 @@ import (
 	"capsem/core/fault"
 	"capsem/core/image"
 	"capsem/core/lifecycle"
+	"capsem/core/paths"
 	"capsem/core/proto"
+	"capsem/core/tree"
 	"capsem/core/workerclient"
 )
 
@@ -70,6 +72,9 @@ func (s *Service) startWorker(ctx context.Context, w view) (*life, *workerclient
 	s.opts.step("greet worker")
 	l := &life{pid: cmd.Process.Pid, process: cmd.Process, instance: w.spec.ID, reaped: reaped, done: make(chan struct{})}
 	conn, err := s.greet(ctx, l)
+	if err == nil {
+		err = s.introduce(ctx, conn, w)
+	}
 	if err == nil {
 		return l, conn, nil
 	}
@@ -157,6 +162,7 @@ func (s *Service) greet(ctx context.Context, l *life) (*workerclient.Conn, error
 // adopt makes a worker that answers the VM's, and watches it.
 func (s *Service) adopt(v *vm, l *life, conn *workerclient.Conn) {
 	v.update(func() { v.life = l })
+	s.records.begun(v.view().spec)
 	s.wg.Go(func() { s.watch(v, l, conn) })
 }
 
@@ -164,7 +170,7 @@ func (s *Service) adopt(v *vm, l *life, conn *workerclient.Conn) {
 func (s *Service) prepare(w view) error {
 	temp := w.dir.Dir() + newSuffix
 	s.opts.step("make directory")
-	if err := os.RemoveAll(temp); err != nil {
+	if err := tree.Remove(temp); err != nil {
 		return fmt.Errorf("make VM directory: %w", err)
 	}
 	ours := false // the directory under its name is
@@ -175,6 +181,9 @@ func (s *Service) prepare(w view) error {
 	if err == nil {
 		s.opts.step("describe VM")
 		err = writeSpec(temp+"/vm.json", w.spec)
+	}
+	if err == nil && w.spec.Policy != "" {
+		err = atomicfile.Write(paths.VM(temp).Policy(), []byte(w.spec.Policy), 0o600)
 	}
 	if err == nil && w.spec.Image != "" {
 		s.opts.step("copy image")
@@ -195,9 +204,9 @@ func (s *Service) prepare(w view) error {
 		err = fault.Wrap(err, fault.NoSpace, "no space left for VM %s", w.spec.ID).WithHint("free some space on that disk")
 	}
 	if err != nil {
-		err = errors.Join(err, os.RemoveAll(temp))
+		err = errors.Join(err, tree.Remove(temp))
 		if ours { // one that was there before is somebody's
-			err = errors.Join(err, os.RemoveAll(w.dir.Dir()))
+			err = errors.Join(err, tree.Remove(w.dir.Dir()))
 		}
 		return err
 	}

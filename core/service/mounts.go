@@ -34,24 +34,24 @@ func (s *Service) checkMount(m *proto.Mount, force bool) error {
 	if err := proto.ValidateMount(*m); err != nil {
 		return fault.New(fault.Invalid, "%s", err)
 	}
-	info, err := os.Stat(m.Host)
+	asked := m.Host
+	m.Host = realPath(asked) // once: a guest may share a directory above, and change where links in it lead
+	info, err := os.Lstat(m.Host)
 	switch {
 	case err != nil:
-		return fault.Wrap(err, fault.NotFound, "cannot share %s: %s", m.Host, err)
+		return fault.Wrap(err, fault.NotFound, "cannot share %s: %s", asked, err)
 	case !info.IsDir():
-		return fault.New(fault.Invalid, "cannot share %s: it is not a directory", m.Host).WithHint("share the directory that it is in")
+		return fault.New(fault.Invalid, "cannot share %s: it is not a directory", asked).WithHint("share the directory that it is in")
 	}
 	if why := s.tooMuch(m.Host); why != "" && !force {
-		return fault.New(fault.Forbidden, "%s is %s: whatever runs in the VM could change all of it", m.Host, why).
+		return fault.New(fault.Forbidden, "%s is %s: whatever runs in the VM could change all of it", asked, why).
 			WithHint("share a directory in it, or insist with --force-mount")
 	}
-	m.Host = realPath(m.Host)
 	return nil
 }
 
-// tooMuch says what a directory of the host is, if it is one that is not shared without insisting.
-func (s *Service) tooMuch(host string) string {
-	dir := realPath(host)
+// tooMuch says what a directory of the host is, whose path has no links, if it is one that is not shared without insisting.
+func (s *Service) tooMuch(dir string) string {
 	home := realPath(s.opts.Home.Dir())
 	own, _ := os.UserHomeDir() // without one there is nothing to compare with
 	switch {

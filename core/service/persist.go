@@ -50,6 +50,7 @@ func (s *Service) Persist(ctx context.Context, id, name string) error {
 		}
 		return err
 	}
+	s.records.begun(v.view().spec)
 	s.log.Info("named", "vm", name, "former", id)
 	return nil
 }

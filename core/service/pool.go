@@ -145,7 +145,7 @@ func alike(a, b proto.VMSpec) bool {
 
 // fromPool hands a ready VM out, if there is one that does; nil if not.
 func (s *Service) fromPool(ctx context.Context, spec proto.VMSpec, set *config.Settings) (*vm, error) {
-	if set.VM.PoolSize == 0 || spec.Name != "" || spec.Image != "" || spec.Cold || len(spec.Env) > 0 || len(spec.Mounts) > 0 {
+	if set.VM.PoolSize == 0 || spec.Name != "" || spec.Image != "" || spec.Cold || len(spec.Env) > 0 || len(spec.Mounts) > 0 || spec.Policy != "" {
 		return nil, nil //nolint:nilnil // no pool is no VM
 	}
 	for _, v := range s.all() {
@@ -176,11 +176,12 @@ func (s *Service) handOut(ctx context.Context, v *vm, set *config.Settings) (ok 
 	}
 	defer v.update(func() { v.starting = false })
 	spec := w.spec
-	spec.Pooled, spec.CreatedNS = false, time.Now().UnixNano()
+	spec.Pooled = false
 	if err := writeSpec(w.dir.Spec(), spec); err != nil {
 		return false, err
 	}
 	v.update(func() { v.spec = spec })
+	s.records.begun(spec)
 	s.log.Info("handed out of the pool", "vm", spec.ID)
 	select {
 	case s.pool.taken <- struct{}{}:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/config"
+	"capsem/core/credential"
 	"capsem/core/fault"
 	"capsem/core/image"
 	"capsem/core/paths"
@@ -38,6 +40,9 @@ type Options struct {
 	Accelerator func() string
 	// Template says which template a VM may start from; nil where there is no warm start.
 	Template func(ctx context.Context, spec *proto.VMSpec) (template.Want, error)
+	// Keychain has the key of the stored secrets; nil is a file of ours. Transport reaches their providers; nil is the usual one.
+	Keychain  credential.Keychain
+	Transport http.RoundTripper
 	// Worker is the program that is a worker and its first arguments; "--home H --dir VMDIR" follow.
 	Worker []string
 	// WorkerName is argv[0] of a worker; empty means Worker[0].
@@ -71,8 +76,15 @@ type Service struct {
 	notices []string
 
 	templates *templates
+	records   *records
 
 	pool pool
+
+	// secrets are the owner's credentials.
+	secrets *credential.Store
+
+	// asked is closed and replaced when the questions of some VM change.
+	asked chan struct{}
 
 	// registryMu serializes writes of the registry.
 	registryMu sync.Mutex
@@ -81,11 +93,17 @@ type Service struct {
 // New reads the state on disk, takes over the workers that still run and reaps what is left of those that do not. The caller
 // must hold the lock of the home. Close it when done.
 func New(ctx context.Context, opts Options) (*Service, error) {
-	s := &Service{opts: opts, log: opts.Log, started: time.Now(), vms: map[string]*vm{}}
+	s := &Service{opts: opts, log: opts.Log, started: time.Now(), vms: map[string]*vm{}, asked: make(chan struct{})}
+	s.secrets = credential.Open(opts.Home, opts.Keychain, opts.Log)
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	if err := makeDirs(opts.Home); err != nil {
 		return nil, err
 	}
+	if err := s.openRecords(ctx); err != nil {
+		s.cancel()
+		return nil, err
+	}
+	s.wg.Go(s.keepRecords)
 	s.templates = newTemplates(&s.opts)
 	if err := s.templates.sweep(); err != nil {
 		s.log.Warn("cannot sweep templates", "error", err)
@@ -97,7 +115,11 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		s.Close()
 		return nil, err
 	}
+	s.records.later(s.reconcileRecords)
+	s.records.later(s.sweepRecords)
 	s.wg.Go(s.suspendIdle)
+	s.wg.Go(s.renewSecrets)
+	s.wg.Go(s.followServers)
 	s.startPool()
 	return s, nil
 }

@@ -19,6 +19,7 @@ import (
 	"capsem/core/paths"
 	"capsem/core/proto"
 	"capsem/core/template"
+	"capsem/core/tree"
 )
 
 const (
@@ -229,7 +230,7 @@ func (s *Service) makeTemplate(ctx context.Context, spec proto.VMSpec, want temp
 		_, err = template.Find(s.opts.Home, want)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+		return errors.Join(err, tree.Remove(dir))
 	}
 	s.log.Info("made a template", "key", want.Key(), "took", time.Since(begin).Round(time.Millisecond))
 	return errors.Join(s.dropStale(want), s.trim(maxTemplates))

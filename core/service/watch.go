@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 	st.LastError, st.Step = clip(st.LastError, 16<<10), clip(st.Step, 200)
 	var refused error
 	var from lifecycle.State
+	news := false
 	v.update(func() {
 		from = v.state
 		if st.PID != l.pid {
@@ -64,11 +66,15 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 		if refused = v.move(st.State); refused != nil {
 			return
 		}
+		news = !bytes.Equal(v.status.Questions, st.Questions)
 		v.status = st
 		if st.LastError != "" {
 			v.lastError = st.LastError
 		}
 	})
+	if news {
+		s.questionsChanged()
+	}
 	switch {
 	case refused != nil:
 		s.log.Warn("status of a worker refused", "vm", v.id(), "pid", l.pid, "error", refused)
@@ -148,6 +154,8 @@ func (s *Service) ended(v *vm, l *life) bool {
 		v.state = to
 		v.lastError = why
 	})
+	s.records.over(now.spec, to)
+	s.questionsChanged()
 	s.log.Info("worker ended", "vm", now.spec.ID, "pid", l.pid, "state", to, "error", why)
 	if !destroy && now.spec.Name != "" {
 		s.noteEnd(now, to, why)

@@ -8,17 +8,18 @@ import (
 	"capsem/core/share/wire"
 )
 
-// at opens the place of a node: of the handle that the guest names, if it does.
-func (s *Server) at(n *node, byHandle bool, fh uint64) (file, stat, error) {
+// at opens the place of a node, until done is called: of the handle that the guest names, if it does.
+func (s *Server) at(n *node, byHandle bool, fh uint64) (f file, st stat, done func(), err error) {
 	if byHandle {
 		if h, err := s.handle(fh, n.id, n.kind == unix.S_IFDIR); err == nil {
-			if f, err := h.dup(); err == nil {
-				st, err := statFD(f.fd)
-				return f, st, err
+			if fd, done, err := h.use(); err == nil {
+				st, err := statFD(fd)
+				return file{fd: fd, lent: true}, st, done, err
 			}
 		}
 	}
-	return s.place(n)
+	f, st, err = s.place(n)
+	return f, st, f.close, err
 }
 
 func (s *Server) getattr(c *call) error {
@@ -34,11 +35,11 @@ func (s *Server) getattr(c *call) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f, st, err := s.at(n, flags&wire.GetattrFh != 0, fh)
+	_, st, done, err := s.at(n, flags&wire.GetattrFh != 0, fh)
+	defer done()
 	if err != nil {
 		return err
 	}
-	defer f.close()
 	s.observe(n, &st)
 	c.out = wire.AppendAttrOut(c.out, s.attrValid(n, &st), st.attr())
 	return nil
@@ -97,11 +98,12 @@ func (s *Server) setattr(c *call) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f, st, err := s.at(n, p.valid&wire.SetFh != 0, p.fh)
+	f, st, done, err := s.at(n, p.valid&wire.SetFh != 0, p.fh)
+	defer done()
 	if err != nil {
 		return err
 	}
-	defer f.close()
+	s.base(n, &st)
 	if p.valid&wire.SetSize != 0 {
 		if err := s.truncate(f, &st, int64(p.size)); err != nil { //nolint:gosec // checked when parsed
 			return err
@@ -144,7 +146,7 @@ func (s *Server) truncate(f file, st *stat, size int64) error {
 	if st.kind() != unix.S_IFREG {
 		return unix.EINVAL
 	}
-	w, err := s.reopen(f, st, unix.O_WRONLY)
+	w, _, err := s.reopen(f, st, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,15 @@ func TestHostEditsAreSeenInTheGuestAndBack(t *testing.T) {
 	soon(t, "a removal", func() bool { _, err := os.Stat(r.in("f")); return os.IsNotExist(err) })
 	write(t, r.on("f"), "again")
 	soon(t, "a file that did not exist", func() bool { b, err := os.ReadFile(r.in("f")); return err == nil && string(b) == "again" })
+	for _, path := range []string{r.in("missing"), r.in("missing")} {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	must(t, os.Symlink("f", r.on("missing")))
+	soon(t, "a name that the guest believed not to exist", func() bool { _, err := os.Stat(r.in("missing")); return err == nil })
+	must(t, os.Remove(r.on("missing")))
+	soon(t, "its removal", func() bool { _, err := os.Stat(r.in("missing")); return os.IsNotExist(err) })
 	must(t, os.Mkdir(r.on("dir"), 0o755))
 	soon(t, "a directory in a listing", func() bool { l, err := os.ReadDir(r.in()); return err == nil && len(l) == 2 })
 	write(t, r.on("dir/x"), "x")

@@ -1,12 +1,16 @@
 package share_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"capsem/core/share"
+	"capsem/core/share/wire"
 )
 
 // The same work in the shared directory and in a plain one.
@@ -75,5 +79,28 @@ func benchStat(b *testing.B, dir string) {
 		_, err := os.Lstat(fmt.Sprint(dir, "/s/", i%n))
 		must(b, err)
 		i++
+	}
+}
+
+// What the host does for one small file: the requests of echo x > file, stat file, cat file and rm file, without a kernel.
+func BenchmarkSmallFiles(b *testing.B) {
+	k := newKernel(b, func(c *share.Config) { c.Events = func(share.Event) {}; c.Quota.Bytes = 1 << 40 })
+	data := []byte("small")
+	b.ReportAllocs()
+	for b.Loop() {
+		name := text("file")
+		k.call(wire.OpLookup, 1, name)
+		_, made := k.call(wire.OpCreate, 1, join(num32(unix.O_WRONLY, 0o644, 0, 0), name))
+		node, fh := made[:8], made[wire.EntrySize:wire.EntrySize+8]
+		id := binary.LittleEndian.Uint64(node)
+		k.call(wire.OpWrite, id, join(fh, num64(0), num32(uint32(len(data)), 0), num64(0, 0), data))
+		k.call(wire.OpRelease, id, join(fh, num32(0, 0), num64(0)))
+		k.call(wire.OpGetattr, id, num32(0, 0, 0, 0))
+		_, open := k.call(wire.OpOpen, id, num32(0, 0))
+		k.call(wire.OpRead, id, join(open[:8], num64(0), num32(4096, 0), num64(0, 0)))
+		k.call(wire.OpGetattr, id, join(num32(1, 0), open[:8]))
+		k.call(wire.OpRelease, id, join(open[:8], num32(0, 0), num64(0)))
+		k.call(wire.OpUnlink, 1, name)
+		k.send(wire.OpForget, id, num64(1))
 	}
 }

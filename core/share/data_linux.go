@@ -72,6 +72,7 @@ func (s *Server) write(c *call) error {
 	n := h.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	s.baseFD(n, fd)
 	at, err := s.writeAt(h, fd, int64(off), flags&unix.O_APPEND != 0)
 	if err != nil {
 		return err
@@ -107,23 +108,27 @@ func (s *Server) writeAt(h *handle, fd int, off int64, appends bool) (int64, err
 		return 0, err
 	}
 	if end := int64(st.Size); end != off { //nolint:gosec // the kernel's size
-		s.invals.add(inval{node: h.node.id}) // somebody on the host has written too
+		s.invalidate(inval{node: h.node.id}) // somebody on the host has written too
 		return end, nil
 	}
 	return off, nil
 }
 
-// growth reserves what a write may add to the file's blocks. Within a file without holes that is nothing.
+// growth reserves what a write may add to the file's blocks. Within a file without holes that is nothing; blocks behind its end can make
+// one with holes look so.
 func (s *Server) growth(fd int, off int64, size int) (int64, error) {
 	if s.quota == nil {
 		return 0, nil
+	}
+	if s.quota.ample(int64(size)) {
+		return int64(size), nil
 	}
 	st, err := statFD(fd)
 	if err != nil {
 		return 0, err
 	}
 	want := int64(size)
-	if full := int64(st.Size); int64(st.Blocks)*512 >= full { //nolint:gosec // the kernel's sizes
+	if full := int64(st.Size); int64(st.Blocks)*512 >= full && !s.quota.past() { //nolint:gosec // the kernel's sizes
 		want = min(want, max(0, off+int64(size)-full))
 	}
 	return want, s.quota.reserve(want)
@@ -168,6 +173,7 @@ func (s *Server) fallocate(c *call) error {
 	defer done()
 	h.node.mu.Lock()
 	defer h.node.mu.Unlock()
+	s.baseFD(h.node, fd)
 	want := int64(size) //nolint:gosec // checked above
 	if mode&punch != 0 {
 		want = 0
@@ -251,6 +257,7 @@ func (s *Server) copyRange(c *call) error {
 	}
 	to.node.mu.Lock()
 	defer to.node.mu.Unlock()
+	s.baseFD(to.node, out)
 	length := int(min(size, maxCopy))
 	want, err := s.growth(out, int64(offOut), length)
 	if err != nil {

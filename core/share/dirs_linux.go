@@ -28,13 +28,15 @@ func (s *Server) opendir(c *call) error {
 	if err := s.handles.room(); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	at, st, err := s.place(n)
 	if err != nil {
 		return err
 	}
 	defer at.close()
 	s.watcher.ensure(n, at)
-	f, err := s.reopen(at, &st, unix.O_RDONLY|unix.O_DIRECTORY)
+	f, _, err := s.reopen(at, &st, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ type call struct {
 	*wire.Body
 	s   *Server
 	out []byte
+	// hinted says that the guest side takes hints, which are sent before the answer.
+	hinted bool
+	hints  []byte
 }
 
 const headRoom = wire.FrameHead + wire.OutSize
@@ -34,51 +37,53 @@ type operation struct {
 	tree locks
 	// changes is refused in a read-only directory; once is what must not be carried out twice.
 	changes, once bool
+	// quick takes no longer than the file system needs for a name or a page.
+	quick bool
 }
 
 // operations is the table of what is served; everything else is ENOSYS, after which the kernel does without.
 var operations = map[wire.Op]operation{
-	wire.OpLookup:      {(*Server).lookup, readTree, false, true},
-	wire.OpGetattr:     {(*Server).getattr, readTree, false, false},
-	wire.OpSetattr:     {(*Server).setattr, readTree, true, false},
-	wire.OpReadlink:    {(*Server).readlink, readTree, false, false},
-	wire.OpSymlink:     {(*Server).symlink, readTree, true, true},
-	wire.OpMknod:       {(*Server).mknod, readTree, true, true},
-	wire.OpMkdir:       {(*Server).mkdir, readTree, true, true},
-	wire.OpUnlink:      {(*Server).unlink, readTree, true, true},
-	wire.OpRmdir:       {(*Server).rmdir, writeTree, true, true},
-	wire.OpRename:      {(*Server).rename, writeTree, true, true},
-	wire.OpRename2:     {(*Server).rename2, writeTree, true, true},
-	wire.OpLink:        {(*Server).link, readTree, true, true},
-	wire.OpOpen:        {(*Server).open, readTree, false, true},
-	wire.OpRead:        {(*Server).read, noTree, false, false},
-	wire.OpWrite:       {(*Server).write, noTree, true, true},
-	wire.OpStatfs:      {(*Server).statfs, noTree, false, false},
-	wire.OpRelease:     {(*Server).release, noTree, false, true},
-	wire.OpFsync:       {(*Server).fsync, noTree, false, false},
-	wire.OpSetxattr:    {(*Server).setxattr, readTree, true, true},
-	wire.OpGetxattr:    {(*Server).getxattr, readTree, false, false},
-	wire.OpListxattr:   {(*Server).listxattr, readTree, false, false},
-	wire.OpRemovexattr: {(*Server).removexattr, readTree, true, true},
-	wire.OpInit:        {(*Server).init, noTree, false, false},
-	wire.OpOpendir:     {(*Server).opendir, readTree, false, true},
-	wire.OpReaddir:     {(*Server).readdir, readTree, false, false},
-	wire.OpReaddirplus: {(*Server).readdirplus, readTree, false, false},
-	wire.OpReleasedir:  {(*Server).releasedir, noTree, false, true},
-	wire.OpFsyncdir:    {(*Server).fsyncdir, noTree, false, false},
-	wire.OpCreate:      {(*Server).create, readTree, true, true},
-	wire.OpTmpfile:     {(*Server).tmpfile, readTree, true, true},
-	wire.OpDestroy:     {(*Server).destroy, noTree, false, false},
-	wire.OpFallocate:   {(*Server).fallocate, noTree, true, false},
-	wire.OpLseek:       {(*Server).lseek, noTree, false, false},
-	wire.OpCopyRange:   {(*Server).copyRange, noTree, true, true},
-	wire.OpSyncfs:      {(*Server).syncfs, noTree, false, false},
+	wire.OpLookup:      {(*Server).lookup, readTree, false, true, true},
+	wire.OpGetattr:     {(*Server).getattr, readTree, false, false, true},
+	wire.OpSetattr:     {(*Server).setattr, readTree, true, false, true},
+	wire.OpReadlink:    {(*Server).readlink, readTree, false, false, true},
+	wire.OpSymlink:     {(*Server).symlink, readTree, true, true, true},
+	wire.OpMknod:       {(*Server).mknod, readTree, true, true, false},
+	wire.OpMkdir:       {(*Server).mkdir, readTree, true, true, true},
+	wire.OpUnlink:      {(*Server).unlink, readTree, true, true, true},
+	wire.OpRmdir:       {(*Server).rmdir, writeTree, true, true, true},
+	wire.OpRename:      {(*Server).rename, writeTree, true, true, false},
+	wire.OpRename2:     {(*Server).rename2, writeTree, true, true, false},
+	wire.OpLink:        {(*Server).link, readTree, true, true, false},
+	wire.OpOpen:        {(*Server).open, readTree, false, true, true},
+	wire.OpRead:        {(*Server).read, noTree, false, false, false},
+	wire.OpWrite:       {(*Server).write, noTree, true, true, true},
+	wire.OpStatfs:      {(*Server).statfs, noTree, false, false, false},
+	wire.OpRelease:     {(*Server).release, noTree, false, true, true},
+	wire.OpFsync:       {(*Server).fsync, noTree, false, false, false},
+	wire.OpSetxattr:    {(*Server).setxattr, readTree, true, true, false},
+	wire.OpGetxattr:    {(*Server).getxattr, readTree, false, false, true},
+	wire.OpListxattr:   {(*Server).listxattr, readTree, false, false, false},
+	wire.OpRemovexattr: {(*Server).removexattr, readTree, true, true, false},
+	wire.OpInit:        {(*Server).init, noTree, false, false, false},
+	wire.OpOpendir:     {(*Server).opendir, readTree, false, true, true},
+	wire.OpReaddir:     {(*Server).readdir, readTree, false, false, false},
+	wire.OpReaddirplus: {(*Server).readdirplus, readTree, false, false, false},
+	wire.OpReleasedir:  {(*Server).releasedir, noTree, false, true, true},
+	wire.OpFsyncdir:    {(*Server).fsyncdir, noTree, false, false, false},
+	wire.OpCreate:      {(*Server).create, readTree, true, true, true},
+	wire.OpTmpfile:     {(*Server).tmpfile, readTree, true, true, false},
+	wire.OpDestroy:     {(*Server).destroy, noTree, false, false, false},
+	wire.OpFallocate:   {(*Server).fallocate, noTree, true, false, false},
+	wire.OpLseek:       {(*Server).lseek, noTree, false, false, false},
+	wire.OpCopyRange:   {(*Server).copyRange, noTree, true, true, false},
+	wire.OpSyncfs:      {(*Server).syncfs, noTree, false, false, false},
 }
 
 // answer carries out a request and sends what came of it.
-func (s *Server) answer(head wire.Header, body []byte, send func([]byte) error) {
+func (s *Server) answer(head wire.Header, body []byte, hinted bool, send func([]byte) error) {
 	s.requests.Add(1)
-	c := &call{Header: head, Body: wire.NewBody(body), s: s, out: s.buffers.get(0)[:headRoom]}
+	c := &call{Header: head, Body: wire.NewBody(body), s: s, out: s.buffers.get(0)[:headRoom], hinted: hinted}
 	defer func() { s.buffers.put(c.out) }()
 	s.gate.RLock()
 	op := operations[head.Op]
@@ -89,7 +94,9 @@ func (s *Server) answer(head wire.Header, body []byte, send func([]byte) error) 
 		if old != nil {
 			s.gate.RUnlock()
 			s.repeated.Add(1)
-			_ = send(append(c.out[:wire.FrameHead], old...))
+			c.out = append(c.out[:wire.FrameHead], old...)
+			wire.PutHead(c.out)
+			_ = send(c.out)
 			return
 		}
 	}
@@ -104,7 +111,12 @@ func (s *Server) answer(head wire.Header, body []byte, send func([]byte) error) 
 		s.mount.mu.Unlock()
 	}
 	s.gate.RUnlock()
-	_ = send(c.out) // a stream that broke is noticed by its reader
+	wire.PutHead(c.out)
+	if errno != 0 || len(c.hints) == 0 {
+		_ = send(c.out) // a stream that broke is noticed by its reader
+		return
+	}
+	_ = send(append(c.hints, c.out...))
 }
 
 // carryOut runs one operation. A bug that a guest finds must cost it one request, not the VM: a panic is EIO.

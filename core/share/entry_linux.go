@@ -49,7 +49,7 @@ func (s *Server) observe(n *node, st *stat) bool {
 	}
 	n.seen = now
 	s.charge(n, st)
-	s.invals.add(inval{node: n.id})
+	s.invalidate(inval{node: n.id})
 	return false
 }
 

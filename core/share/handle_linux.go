@@ -17,22 +17,25 @@ type handle struct {
 	pid   uint32
 	dirty atomic.Bool
 
-	// mu is held for reading while the descriptor is used, for writing to close it.
-	mu sync.RWMutex
-	f  file
+	// users are those that use the descriptor. Nobody waits to become one, whatever locks he holds: what is being closed is stale.
+	users  sync.WaitGroup
+	mu     sync.Mutex
+	closed bool
+	f      file
 	// dirMu guards the position of a directory, and pos says where it is.
 	dirMu sync.Mutex
 	pos   int64
 }
 
-// use lends the descriptor until done is called; the caller has not lent it already. A handle that could not be restored is stale.
+// use lends the descriptor until done is called. A handle that could not be restored is stale.
 func (h *handle) use() (fd int, done func(), err error) {
-	h.mu.RLock()
-	if h.f.fd < 0 {
-		h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.f.fd < 0 || h.closed {
 		return -1, nil, unix.ESTALE
 	}
-	return h.f.fd, h.mu.RUnlock, nil
+	h.users.Add(1)
+	return h.f.fd, h.users.Done, nil
 }
 
 func (h *handle) dup() (file, error) {
@@ -114,10 +117,11 @@ func (s *Server) dropHandle(id, node uint64, dir bool) *handle {
 // shut closes a handle that was dropped, once nothing uses it.
 func (s *Server) shut(h *handle) {
 	h.mu.Lock()
-	f := h.f
-	h.f = file{fd: -1}
+	h.closed = true
 	h.mu.Unlock()
-	if s.quota != nil && !h.dir && f.fd >= 0 {
+	h.users.Wait()
+	f := h.f
+	if s.quota != nil && !h.dir && f.fd >= 0 && (h.writable() || !s.table.named(h.node)) {
 		s.settleClosed(h.node, f)
 	}
 	f.close()

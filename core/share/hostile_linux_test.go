@@ -269,7 +269,7 @@ func TestFloodsDoNotGrowMemory(t *testing.T) {
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
 		t.Errorf("%d bytes more", grown)
 	}
-	if state, err := k.server.Save(); err != nil || len(state) > 1<<20 {
+	if state, err := k.server.Save(t.Context()); err != nil || len(state) > 1<<20 {
 		t.Errorf("state of %d bytes: %v", len(state), err)
 	}
 }
@@ -326,7 +326,7 @@ func FuzzState(f *testing.F) {
 	node := k.mustLookup(1, "f")
 	k.call(wire.OpOpen, node, num32(2, 0))
 	k.call(wire.OpOpendir, 1, num32(0, 0))
-	state, err := k.server.Save()
+	state, err := k.server.Save(f.Context())
 	must(f, err)
 	f.Add(state, false)
 	f.Add(state, true)

@@ -33,7 +33,7 @@ func (w *watcher) look(ch change) []inval {
 // tell queues invalidations, and returns them.
 func (s *Server) tell(all ...inval) []inval {
 	for _, i := range all {
-		s.invals.add(i)
+		s.invalidate(i)
 	}
 	return all
 }
@@ -103,6 +103,7 @@ func (w *watcher) sweep() []inval {
 		}
 		sent = append(sent, w.s.compareNode(n)...)
 	}
+	w.s.sweepAbsent()
 	return sent
 }
 
@@ -142,11 +143,12 @@ func (s *Server) Invalidate(path string) {
 		for _, p := range s.table.paths(n) {
 			if path == "" || p == path || (len(p) > len(path) && p[:len(path)] == path && p[len(path)] == '/') {
 				s.compareNode(n)
-				s.invals.add(inval{node: n.id})
+				s.invalidate(inval{node: n.id})
 				break
 			}
 		}
 	}
+	s.sweepAbsent()
 	s.tree.RLock()
 	defer s.tree.RUnlock()
 	s.invalidateName(path)

@@ -25,7 +25,7 @@ func (s *Server) lookup(c *call) error {
 	st, err := statAt(dir.fd, name)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		c.out = wire.AppendEntry(c.out, wire.Entry{EntryValid: shortValid})
+		c.out = wire.AppendEntry(c.out, wire.Entry{EntryValid: s.absent(parent, name)})
 		return nil
 	case err != nil:
 		return err
@@ -58,14 +58,20 @@ func (s *Server) make(c *call, name string, kind, mode uint32, do func(dir int) 
 		return err
 	}
 	defer f.close()
+	s.grown(parent, dir)
 	if st.kind() != kind {
 		return unix.ESTALE // somebody on the host was faster
 	}
 	if st, err = s.own(f, st, mode); err != nil {
 		return err
 	}
-	if _, err := s.made(c, parent, name, &st); err != nil {
+	n, err := s.made(c, parent, name, &st)
+	if err != nil {
 		return err
+	}
+	s.hint(c, parent, dir)
+	if kind == unix.S_IFDIR {
+		s.hintEmpty(c, n, f)
 	}
 	s.emit(Event{Path: s.table.path(parent, name), Action: Created, Size: int64(st.Size), PID: c.PID}) //nolint:gosec // the kernel's size
 	return nil
@@ -163,6 +169,7 @@ func (s *Server) remove(c *call, flags int) error {
 		return err
 	}
 	s.removed(s.table.drop(parent, name), f, &st)
+	s.hint(c, parent, dir)
 	s.emit(Event{Path: path, Action: Deleted, Size: int64(st.Size), PID: c.PID}) //nolint:gosec // the kernel's size
 	return nil
 }
@@ -185,6 +192,7 @@ func (s *Server) removed(n *node, f file, before *stat) {
 	s.table.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	s.base(n, before)
 	if gone && !open {
 		s.uncharge(n)
 		return
@@ -218,6 +226,10 @@ func (s *Server) link(c *call) error {
 		return err
 	}
 	defer f.close()
+	if err := s.quota.reserve(inodeCost); err != nil {
+		return err
+	}
+	defer s.quota.add(-inodeCost)
 	if err := unix.Linkat(unix.AT_FDCWD, f.proc(), dir.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return err
 	}
@@ -229,7 +241,9 @@ func (s *Server) link(c *call) error {
 		return err
 	}
 	s.settle(n, &st)
+	s.grown(parent, dir)
 	c.out = wire.AppendEntry(c.out, s.entryOf(n, parent, &st))
+	s.hint(c, parent, dir)
 	s.emit(Event{Path: s.table.path(parent, name), Action: Created, Size: int64(st.Size), PID: c.PID}) //nolint:gosec // the kernel's size
 	return nil
 }

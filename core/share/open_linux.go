@@ -61,15 +61,19 @@ func (s *Server) openAt(n *node, at file, st *stat, flags int) (opened, error) {
 	if st.kind() != unix.S_IFREG {
 		return opened{}, unix.EPERM
 	}
+	s.base(n, st)
 	var out opened
 	if s.observe(n, st) {
 		out.flags = wire.OpenKeepCache
 	}
-	f, err := s.reopen(at, st, flags&openFlags)
+	f, lent, err := s.reopen(at, st, flags&openFlags)
 	if err != nil {
 		return opened{}, err
 	}
 	out.f = f
+	if flags&unix.O_TRUNC == 0 && !lent {
+		return out, nil
+	}
 	if now, err := statFD(f.fd); err == nil && seenOf(&now) != n.seen {
 		if flags&unix.O_TRUNC != 0 {
 			strip(f, &now)
@@ -106,7 +110,12 @@ func (s *Server) create(c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.created(c, f, parent, name, flags, mode)
+	s.grown(parent, dir)
+	if err := s.created(c, f, parent, name, flags, mode); err != nil {
+		return err
+	}
+	s.hint(c, parent, dir)
+	return nil
 }
 
 // openHow2 makes a file; O_EXCL among the flags says that nothing that exists is opened.
@@ -218,7 +227,7 @@ func (s *Server) release(c *call) error {
 
 // flushEvent reports what was written through a handle.
 func (s *Server) flushEvent(h *handle, pid uint32) {
-	if !h.dirty.Swap(false) || s.config.Events == nil {
+	if !h.dirty.Swap(false) || s.config.Events == nil { // nothing was written, or nobody asks
 		return
 	}
 	if pid == 0 { // the kernel closes for nobody in particular

@@ -1,10 +1,6 @@
 package share
 
 import (
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,66 +12,30 @@ const (
 	inodeCost = 512
 	// unknown is what a node is charged of that was restored.
 	unknown = -1
+	// pastSlack is what the sum may go beyond the limit: what is made is reserved before its real cost is known.
+	pastSlack = 16 << 20
 	// recountEvery limits how often a full directory is counted anew.
 	recountEvery = 5 * time.Second
-	// maxCounted ends the count of a directory with more files than anybody keeps.
-	maxCounted = 20 << 20
 )
 
 // quota is the bound on what the directory holds. The sum follows what the guest does; what others do in it is noticed by
 // counting anew before something is refused.
 type quota struct {
-	mu      sync.Mutex
-	limit   int64
-	used    int64
+	mu    sync.Mutex
+	limit int64
+	used  int64
+	// held is the part of the sum that no file has yet for which it was reserved.
+	held    int64
 	counted time.Time
-	root    string
+	root    int
 }
 
-func newQuota(root string, limit int64) (*quota, error) {
-	used, err := usage(root)
+func newQuota(root int, limit int64) (*quota, error) {
+	c, err := usage(root, true)
 	if err != nil {
 		return nil, err
 	}
-	return &quota{limit: limit, used: used, counted: time.Now(), root: root}, nil
-}
-
-// usage counts a directory. root is a path through a descriptor, so that it is the directory that is open; links are not
-// followed.
-func usage(root string) (int64, error) {
-	var sum int64
-	linked := map[identity]bool{}
-	count := 0
-	err := filepath.WalkDir(root+"/.", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-				return nil
-			}
-			return err
-		}
-		if count++; count > maxCounted {
-			return unix.EFBIG
-		}
-		st, err := statAt(unix.AT_FDCWD, path)
-		if err != nil {
-			return nil //nolint:nilerr // it went away meanwhile
-		}
-		if st.Nlink > 1 && !st.isDir() {
-			if linked[st.identity()] {
-				return nil
-			}
-			linked[st.identity()] = true
-		}
-		if path != root+"/." && st.isDir() && st.mounted() {
-			return filepath.SkipDir
-		}
-		sum += st.cost()
-		return nil
-	})
-	if err != nil {
-		return 0, &os.PathError{Op: "count", Path: root, Err: err}
-	}
-	return sum, nil
+	return &quota{limit: limit, used: c.sum, counted: time.Now(), root: root}, nil
 }
 
 // reserve takes n bytes for something about to be made; give them back with add(-n) when its real cost is known.
@@ -87,8 +47,12 @@ func (q *quota) reserve(n int64) error {
 	defer q.mu.Unlock()
 	if n > q.limit-q.used && time.Since(q.counted) > recountEvery {
 		q.counted = time.Now()
-		if used, err := usage(q.root); err == nil {
-			q.used = used
+		before := q.used
+		if c, err := usage(q.root, false); err == nil {
+			q.used = c.sum + q.held
+			if c.hidden { // what the guest hides is not given back
+				q.used = max(q.used, before)
+			}
 		}
 	}
 	if n > q.limit-q.used {
@@ -96,6 +60,47 @@ func (q *quota) reserve(n int64) error {
 	}
 	q.used += n
 	return nil
+}
+
+// Hold takes n bytes of the quota for what somebody else is about to put into the directory for the guest.
+func (s *Server) Hold(n int64) error {
+	if err := s.quota.reserve(n); err != nil || s.quota == nil || n <= 0 {
+		return err
+	}
+	s.quota.mu.Lock()
+	s.quota.held += n
+	s.quota.mu.Unlock()
+	return nil
+}
+
+// Release ends that Hold has taken n bytes: kept says that they are in use now.
+func (s *Server) Release(n int64, kept bool) {
+	if s.quota == nil {
+		return
+	}
+	s.quota.mu.Lock()
+	s.quota.held -= n
+	s.quota.mu.Unlock()
+	if !kept {
+		s.quota.add(-n)
+	}
+}
+
+// ample reserves n bytes if they are no more than a small part of what is free.
+func (q *quota) ample(n int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n > (q.limit-q.used)/16 {
+		return false
+	}
+	q.used += n
+	return true
+}
+
+// past reports whether there is clearly more than may be.
+func (q *quota) past() bool {
+	used, limit := q.state()
+	return used > limit+pastSlack
 }
 
 func (q *quota) add(n int64) {
@@ -120,6 +125,35 @@ func (q *quota) state() (used, limit int64) {
 func (s *Server) settle(n *node, st *stat) {
 	n.seen = seenOf(st)
 	s.charge(n, st)
+}
+
+// grown counts what a directory takes with a name more, which it keeps when the name goes.
+func (s *Server) grown(dir *node, at file) {
+	if s.quota == nil {
+		return
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	if st, err := statFD(at.fd); err == nil {
+		s.charge(dir, &st)
+	}
+}
+
+// base notes what a file that was restored costs before it is changed. n.mu is held.
+func (s *Server) base(n *node, st *stat) {
+	if s.quota != nil && n.charged == unknown {
+		s.charge(n, st)
+	}
+}
+
+// baseFD is base of an open file.
+func (s *Server) baseFD(n *node, fd int) {
+	if s.quota == nil || n.charged != unknown {
+		return
+	}
+	if st, err := statFD(fd); err == nil {
+		s.charge(n, &st)
+	}
 }
 
 // charge counts what a file costs now. n.mu is held.

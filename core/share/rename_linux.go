@@ -38,11 +38,18 @@ func (s *Server) renameTo(c *call, newDir uint64, flags uint32) error {
 	defer moved.close()
 	over, overSt, overErr := s.child(toDir, newName)
 	defer over.close()
+	if from != to && overErr != nil { // a name more there, whose place that directory keeps
+		if err := s.quota.reserve(inodeCost); err != nil {
+			return err
+		}
+		defer s.quota.add(-inodeCost)
+	}
 	oldPath := s.table.path(from, oldName)
 	err = retry(func() error { return unix.Renameat2(fromDir.fd, oldName, toDir.fd, newName, uint(flags)) })
 	if err != nil {
 		return err
 	}
+	s.grown(to, toDir)
 	replaced := s.table.find(to, newName)
 	s.table.move(link{from, oldName}, link{to, newName}, flags == unix.RENAME_EXCHANGE)
 	s.resettle(s.table.find(to, newName), moved)
@@ -51,6 +58,10 @@ func (s *Server) renameTo(c *call, newDir uint64, flags uint32) error {
 		s.resettle(replaced, over)
 	case overErr == nil && overSt.identity() != st.identity():
 		s.removed(replaced, over, &overSt)
+	}
+	s.hint(c, from, fromDir)
+	if to != from {
+		s.hint(c, to, toDir)
 	}
 	s.emit(Event{
 		Path: s.table.path(to, newName), From: oldPath, Action: Renamed, Size: int64(st.Size), PID: c.PID, //nolint:gosec // the kernel's size

@@ -129,6 +129,9 @@ func (s *Server) dir(id uint64) (*node, file, error) {
 	if n.kind != unix.S_IFDIR {
 		return nil, file{fd: -1}, unix.ENOTDIR
 	}
+	if n.id == wire.RootID {
+		return n, file{fd: s.rootFD, lent: true}, nil
+	}
 	f, _, err := s.place(n)
 	return n, f, err
 }
@@ -153,25 +156,26 @@ func (s *Server) child(dir file, name string) (file, stat, error) {
 	return f, st, nil
 }
 
-// reopen opens exactly the file of a place. It must be a regular file or a directory.
-func (s *Server) reopen(at file, st *stat, flags int) (file, error) {
+// reopen opens exactly the file of a place. It must be a regular file or a directory. lent says that it had another mode meanwhile.
+func (s *Server) reopen(at file, st *stat, flags int) (f file, lent bool, err error) {
 	if k := st.kind(); k != unix.S_IFREG && k != unix.S_IFDIR {
-		return file{fd: -1}, unix.EPERM
+		return file{fd: -1}, false, unix.EPERM
 	}
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
 	fd := -1
 	try := func() (err error) { fd, err = unix.Open(at.proc(), flags, 0); return err }
-	err := retry(try)
-	if errors.Is(err, unix.EACCES) && int(st.Uid) == s.euid {
-		// The guest's root may open what its owner may not; for us that takes changing the mode for a moment.
+	err = retry(try)
+	if errors.Is(err, unix.EACCES) && int(st.Uid) == s.euid && !s.config.ReadOnly {
+		// The guest's root may open what its owner may not; for us that takes changing the mode for a moment, under the node's lock.
 		mode := uint32(st.Mode) & 0o7777
 		if unix.Chmod(at.proc(), mode|0o600|(mode&0o100)) == nil {
+			lent = true
 			err = retry(try)
 			_ = unix.Chmod(at.proc(), mode)
 		}
 	}
 	if err != nil {
-		return file{fd: -1}, err
+		return file{fd: -1}, lent, err
 	}
-	return file{fd: fd}, nil
+	return file{fd: fd}, lent, nil
 }

@@ -75,7 +75,7 @@ func (r *rig) restart(t *testing.T, change func(*share.Config)) {
 	r.mu.Unlock()
 	r.breakStream()
 	r.serving.Wait()
-	state, err := old.Save()
+	state, err := old.Save(t.Context())
 	must(t, err)
 	must(t, old.Close())
 	config := r.config
@@ -108,6 +108,9 @@ func TestSavedServerGoesOnWithOpenFiles(t *testing.T) {
 	defer dir.Close()
 	if read(t, r.in("cached")) != "old text" {
 		t.Fatal("not written")
+	}
+	if _, err := os.Stat(r.in("added")); !os.IsNotExist(err) {
+		t.Fatal(err)
 	}
 	r.restart(t, func(*share.Config) {
 		write(t, r.on("cached"), "NEW TEXT")
@@ -160,7 +163,7 @@ func TestSavedServerGoesOnWithACopyOfTheDirectory(t *testing.T) {
 func TestDamagedStateIsRefused(t *testing.T) {
 	s, err := share.New(share.Config{Root: t.TempDir()})
 	must(t, err)
-	state, err := s.Save()
+	state, err := s.Save(t.Context())
 	must(t, errors.Join(err, s.Close()))
 	for _, bad := range [][]byte{{}, {0xff}, state[:len(state)-1], append(slices.Clip(state), 0), []byte("\xa1\x67version\x02")} {
 		s, err := share.New(share.Config{Root: t.TempDir(), State: bad})

@@ -34,6 +34,8 @@ type rig struct {
 	events  []share.Event
 	serving sync.WaitGroup
 	paused  bool
+	// tap counts what the kernel asks of the host.
+	tap *tap
 }
 
 // deadline is for what must happen soon, on a slow machine too.
@@ -101,7 +103,7 @@ func newRig(t *testing.T, change func(*share.Config)) *rig {
 func startRig(t testing.TB, host string, change func(*share.Config)) *rig {
 	t.Helper()
 	needMount(t)
-	r := &rig{host: host, guest: t.TempDir()}
+	r := &rig{host: host, guest: t.TempDir(), tap: &tap{}}
 	if tt, ok := t.(*testing.T); ok {
 		r.t = tt
 	}
@@ -160,6 +162,9 @@ func (r *rig) dial(context.Context) (io.ReadWriteCloser, error) {
 	server := r.server
 	r.streams = append(r.streams, theirs)
 	r.serving.Go(func() { _ = server.Serve(context.Background(), theirs) })
+	if r.tap != nil {
+		return &tapped{ours, r.tap}, nil
+	}
 	return ours, nil
 }
 

@@ -37,6 +37,9 @@ type Server struct {
 	mount   mount
 	session sessions
 
+	// waiting are those that wait for the gate.
+	waiting sync.WaitGroup
+
 	requests, sent, repeated atomic.Uint64
 	ctx                      context.Context //nolint:containedctx // ends the goroutines; Close cancels it
 	cancel                   context.CancelFunc
@@ -90,12 +93,12 @@ func (s *Server) start() error {
 	s.buffers = newBuffers(s.limits.InFlight)
 	s.invals = newInvals()
 	if s.limits.Bytes > 0 {
-		if s.quota, err = newQuota(file{fd: fd}.proc(), s.limits.Bytes); err != nil {
+		if s.quota, err = newQuota(fd, s.limits.Bytes); err != nil {
 			return err
 		}
 	}
 	s.watcher = newWatcher(s)
-	s.table.gone = s.watcher.remove
+	s.table.gone = s.forgotten
 	if s.config.State != nil {
 		if err := s.restore(s.config.State); err != nil {
 			return err
@@ -120,6 +123,7 @@ func (s *Server) Close() error {
 	s.closed.Do(func() {
 		s.cancel()
 		s.session.end()
+		s.waiting.Wait()
 		if s.watcher != nil {
 			s.watcher.stop()
 		}
@@ -189,7 +193,18 @@ func (s *Server) reset() {
 		s.table.forget(n.id, n.lookups)
 	}
 	s.invals.clear()
+	s.table.mu.Lock()
+	s.table.absent.clear()
+	s.table.mu.Unlock()
 	s.mount.init, s.mount.known, s.mount.forgets, s.mount.replies = nil, false, 0, replies{}
+}
+
+// forgotten is called by the table, under its lock, when the guest does not know a node any more.
+func (s *Server) forgotten(n *node) {
+	if n.watch != 0 {
+		s.watcher.remove(n)
+	}
+	s.invals.forget(n.id)
 }
 
 // emit reports a change by the guest.

@@ -17,7 +17,7 @@ func New(Config) (*Server, error) { return nil, ErrUnsupported }
 func (*Server) Serve(context.Context, io.ReadWriteCloser) error { return ErrUnsupported }
 
 // Save refuses.
-func (*Server) Save() ([]byte, error) { return nil, ErrUnsupported }
+func (*Server) Save(context.Context) ([]byte, error) { return nil, ErrUnsupported }
 
 // Invalidate does nothing.
 func (*Server) Invalidate(string) {}
@@ -30,3 +30,9 @@ func (*Server) Stats() Stats { return Stats{} }
 
 // Close does nothing.
 func (*Server) Close() error { return nil }
+
+// Hold refuses.
+func (*Server) Hold(int64) error { return ErrUnsupported }
+
+// Release does nothing.
+func (*Server) Release(int64, bool) {}

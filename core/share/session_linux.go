@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -23,9 +24,13 @@ type sessions struct {
 type session struct {
 	s      *Server
 	stream io.ReadWriteCloser
-	slots  chan struct{}
-	calls  sync.WaitGroup
-	done   chan struct{}
+	// in reads ahead: a small request takes one read, not two.
+	in    *bufio.Reader
+	slots chan struct{}
+	calls sync.WaitGroup
+	done  chan struct{}
+	// hints says that the guest side takes them.
+	hints bool
 	// wake tells the notifier that there is something to send, or leave to.
 	wake chan struct{}
 
@@ -59,7 +64,7 @@ func (s *Server) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
 		return ErrClosed
 	}
 	c := &session{
-		s: s, stream: stream, slots: make(chan struct{}, s.limits.InFlight), done: make(chan struct{}),
+		s: s, stream: stream, in: bufio.NewReaderSize(stream, smallSize), slots: make(chan struct{}, s.limits.InFlight), done: make(chan struct{}),
 		wake: make(chan struct{}, 1), credit: credit,
 	}
 	s.session.replace(c)
@@ -82,10 +87,11 @@ func (s *Server) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
 
 func (c *session) run() error {
 	defer c.stream.Close()
-	hello, err := wire.ReadHello(c.stream)
+	hello, err := wire.ReadHello(c.in)
 	if err != nil {
 		return err
 	}
+	c.hints = hello.Hints
 	welcome := wire.Welcome{Version: wire.Version, Forgets: c.s.begin(hello), Tag: c.s.config.Tag}
 	if err := wire.WriteHandshake(c.stream, welcome); err != nil {
 		return err
@@ -104,12 +110,12 @@ func (c *session) run() error {
 // read takes requests off the stream and starts each. Those that forget are carried out at once, in order.
 func (c *session) read() error {
 	for {
-		n, err := wire.ReadHead(c.stream, wire.InSize)
+		n, err := wire.ReadHead(c.in, wire.InSize)
 		if err != nil {
 			return err
 		}
 		buf := c.s.buffers.get(n)
-		if _, err := io.ReadFull(c.stream, buf[:n]); err != nil {
+		if _, err := io.ReadFull(c.in, buf[:n]); err != nil {
 			c.s.buffers.put(buf)
 			return fmt.Errorf("read message: %w", noEOF(err))
 		}
@@ -131,18 +137,23 @@ func (c *session) take(buf []byte, n int) error {
 		c.s.buffers.put(buf)
 		return nil
 	}
+	alone := len(c.slots) == 0 && c.in.Buffered() == 0
 	c.slots <- struct{}{}
-	c.calls.Go(func() {
+	call := func() {
 		defer func() { <-c.slots }()
 		defer c.s.buffers.put(buf)
-		c.s.answer(head, body, c.send)
-	})
+		c.s.answer(head, body, c.hints, c.send)
+	}
+	if alone && n <= smallSize && operations[head.Op].quick {
+		call() // to start another goroutine takes longer
+		return nil
+	}
+	c.calls.Go(call)
 	return nil
 }
 
-// send writes one frame, whose first bytes are left for its length.
+// send writes whole frames.
 func (c *session) send(frame []byte) error {
-	wire.PutHead(frame)
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.broken == nil {
@@ -165,7 +176,7 @@ func (c *session) notify(stop <-chan struct{}) {
 				break
 			}
 			if c.send(inv.frame()) != nil {
-				c.s.invals.add(inv) // for the next session
+				c.s.invalidate(inv) // for the next session
 				return
 			}
 			c.s.sent.Add(1)

@@ -121,8 +121,8 @@ type Stats struct {
 }
 
 const (
-	// longValid is how long the guest may cache where changes by others are noticed, shortValid elsewhere; so it is for
-	// names that do not exist, which are too many to remember.
+	// longValid is how long the guest may cache where changes by others are noticed, shortValid elsewhere; so it is for names that do
+	// not exist, if they are too many to remember.
 	longValid  = 10 * time.Minute
 	shortValid = time.Second
 )

@@ -61,9 +61,13 @@ func (s *stat) isDir() bool  { return s.kind() == unix.S_IFDIR }
 // mounted reports whether another file system begins here.
 func (s *stat) mounted() bool { return s.Attributes&s.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 }
 
-// cost is what a file counts for in the quota: its blocks, and something for its inode.
+// cost is what a file counts for in the quota: its blocks, and something for its inode and for each name.
 func (s *stat) cost() int64 {
-	return int64(s.Blocks)*512 + inodeCost //nolint:gosec // the kernel's count of blocks
+	names := int64(1)
+	if !s.isDir() {
+		names = int64(max(1, s.Nlink))
+	}
+	return int64(s.Blocks)*512 + names*inodeCost //nolint:gosec // the kernel's count of blocks
 }
 
 // shareable reports whether a guest may know of files of this kind: devices it may not.

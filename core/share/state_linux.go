@@ -1,6 +1,7 @@
 package share
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/fxamacker/cbor/v2"
@@ -11,8 +12,8 @@ import (
 
 const (
 	stateVersion = 1
-	// maxState bounds what Save makes and New takes.
-	maxState = 512 << 20
+	// maxState bounds what Save makes and New takes: what core/checkpoint keeps of all of a VM.
+	maxState = 256 << 20
 )
 
 // state is what Save returns, in CBOR. Names are bytes.
@@ -27,6 +28,7 @@ type state struct {
 	NextFH  uint64      `cbor:"next_handle"`
 	Nodes   []nodeState `cbor:"nodes"`
 	Handles []handState `cbor:"handles"`
+	Absent  []linkState `cbor:"absent"`
 }
 
 // nodeState is a node, as an array to be short.
@@ -57,46 +59,96 @@ type handState struct {
 }
 
 // Save returns what a server needs to go on with the same guest: its nodes by path, its open files, and the last answers.
-// The guest's memory must be saved at the same time; requests under way are finished first.
-func (s *Server) Save() ([]byte, error) {
+// The guest's memory must be saved at the same time; requests under way are finished first, unless ctx is done before.
+func (s *Server) Save(ctx context.Context) ([]byte, error) {
 	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	s.gate.Lock()
+	if err := s.finishAll(ctx); err != nil {
+		return nil, fmt.Errorf("save share: %w", err)
+	}
 	defer s.gate.Unlock()
-	st := state{
-		Version: stateVersion, Nonce: s.mount.nonce[:], Known: s.mount.known, Init: s.mount.init, Forgets: s.mount.forgets,
-		Replies: s.mount.replies.oldest(),
+	st, err := s.saved(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("save share: %w", err)
 	}
-	s.table.mu.Lock()
-	st.NextID = s.table.next
-	for _, n := range s.table.byID {
-		st.Nodes = append(st.Nodes, n.save())
-	}
-	s.table.mu.Unlock()
-	s.handles.mu.Lock()
-	st.NextFH = s.handles.next
-	for _, h := range s.handles.byID {
-		st.Handles = append(st.Handles, handState{ID: h.id, Node: h.node.id, Flags: uint32(h.flags), Dir: h.dir, PID: h.pid}) //nolint:gosec // keptFlags
-	}
-	s.handles.mu.Unlock()
 	out, err := cbor.Marshal(st)
 	if err != nil {
 		return nil, fmt.Errorf("save share: %w", err)
 	}
 	if len(out) > maxState {
-		return nil, fmt.Errorf("save share: %w: %d bytes", ErrState, len(out))
+		return nil, fmt.Errorf("save share: %w: %d bytes, more than %d: the guest has too many files in use", ErrState, len(out), maxState)
 	}
 	return out, nil
 }
 
+// finishAll takes the gate for writing: no request is under way from then on.
+func (s *Server) finishAll(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.gate.TryLock() {
+		return nil
+	}
+	got := make(chan struct{})
+	s.waiting.Go(func() { // Close waits for it; the requests that it waits for end with their files
+		s.gate.Lock()
+		select {
+		case got <- struct{}{}:
+		case <-ctx.Done():
+			s.gate.Unlock()
+		}
+	})
+	select {
+	case <-got:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// saved is what Save returns. No request is under way.
+func (s *Server) saved(ctx context.Context) (state, error) {
+	st := state{
+		Version: stateVersion, Nonce: s.mount.nonce[:], Known: s.mount.known, Init: s.mount.init, Forgets: s.mount.forgets,
+		Replies: s.mount.replies.oldest(),
+	}
+	s.handles.mu.Lock()
+	defer s.handles.mu.Unlock()
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	st.NextID = s.table.next
+	for _, n := range s.table.byID {
+		if ctx.Err() != nil {
+			return st, ctx.Err()
+		}
+		st.Nodes = append(st.Nodes, s.table.save(n))
+	}
+	for _, at := range s.table.absent.queue {
+		if s.table.absent.in[at] && s.table.byID[at.parent.id] == at.parent {
+			st.Absent = append(st.Absent, linkState{Parent: at.parent.id, Name: []byte(at.name)})
+		}
+	}
+	st.NextFH = s.handles.next
+	for _, h := range s.handles.byID {
+		if s.table.byID[h.node.id] != h.node { // it was forgotten while it was opened
+			continue
+		}
+		st.Handles = append(st.Handles, handState{ID: h.id, Node: h.node.id, Flags: uint32(h.flags), Dir: h.dir, PID: h.pid}) //nolint:gosec // keptFlags
+	}
+	return st, nil
+}
+
 // save is called under the table's lock, with no request under way.
-func (n *node) save() nodeState {
+func (t *table) save(n *node) nodeState {
 	out := nodeState{
 		ID: n.id, Gen: n.generation, Dev: n.key.dev, Ino: n.key.ino, Birth: n.key.btime, Kind: n.kind, Lookups: n.lookups,
 		Seen: []uint64{uint64(n.seen.mtime), uint64(n.seen.ctime), n.seen.size, uint64(n.seen.mode), uint64(n.seen.nlink)}, //nolint:gosec // bits
 	}
 	for _, at := range n.links {
+		if t.byID[at.parent.id] != at.parent { // it was forgotten while the name was looked up
+			continue
+		}
 		out.Links = append(out.Links, linkState{Parent: at.parent.id, Name: []byte(at.name)})
 	}
 	return out
@@ -108,7 +160,7 @@ func (s *Server) decodeState(b []byte) (state, error) {
 		return st, fmt.Errorf("%w: %d bytes", ErrState, len(b))
 	}
 	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, MaxArrayElements: max(16, s.limits.Nodes, s.limits.Handles, maxReplies) + 1,
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, MaxArrayElements: max(16, s.limits.Nodes, s.limits.Handles, maxReplies, maxAbsent) + 1,
 		MaxMapPairs: 64, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
 	}.DecMode()
 	if err != nil {
@@ -117,7 +169,7 @@ func (s *Server) decodeState(b []byte) (state, error) {
 	if err := mode.Unmarshal(b, &st); err != nil {
 		return st, fmt.Errorf("%w: %w", ErrState, err)
 	}
-	if st.Version != stateVersion || len(st.Nonce) != wire.MountSize || len(st.Replies) > maxReplies || len(st.Handles) > s.handles.limit {
+	if st.Version != stateVersion || len(st.Nonce) != wire.MountSize || len(st.Replies) > maxReplies || len(st.Absent) > maxAbsent || len(st.Handles) > s.handles.limit {
 		return st, fmt.Errorf("%w: version %d", ErrState, st.Version)
 	}
 	return st, nil
@@ -188,6 +240,13 @@ func (s *Server) restoreNodes(st state) error {
 			t.link(n, parent, string(at.Name))
 		}
 	}
+	for _, at := range st.Absent {
+		parent := t.byID[at.Parent]
+		if parent == nil || parent.kind != unix.S_IFDIR || wire.CheckName(string(at.Name)) != nil {
+			return fmt.Errorf("%w: a name in node %d", ErrState, at.Parent)
+		}
+		t.absent.add(link{parent, string(at.Name)})
+	}
 	return nil
 }
 
@@ -237,7 +296,7 @@ func (s *Server) restoreHandle(in handState) error {
 	if h.dir {
 		flags = unix.O_RDONLY | unix.O_DIRECTORY
 	}
-	if f, err := s.reopen(at, &st, flags); err == nil {
+	if f, _, err := s.reopen(at, &st, flags); err == nil {
 		h.f = f
 	} else {
 		s.log.Warn("a file that the guest had open cannot be opened again", "path", s.nameOf(n), "error", err)

@@ -50,12 +50,14 @@ type table struct {
 	names map[link]*node
 	next  uint64
 	limit int
-	// gone is told of each directory that was watched and is a node no more. It is called under the lock.
+	// absent are names that do not exist, as the guest was told.
+	absent absences
+	// gone is told of each node that is one no more. It is called under the lock.
 	gone func(*node)
 }
 
 func newTable(limit int, root stat) *table {
-	n := &node{id: wire.RootID, key: root.identity(), kind: unix.S_IFDIR, lookups: 1, seen: seenOf(&root)}
+	n := &node{id: wire.RootID, key: root.identity(), kind: unix.S_IFDIR, lookups: 1, seen: seenOf(&root), charged: root.cost()}
 	return &table{
 		byID: map[uint64]*node{n.id: n}, byKey: map[identity]*node{n.key: n}, names: map[link]*node{},
 		next: wire.RootID + 1, limit: limit, gone: func(*node) {},
@@ -130,6 +132,7 @@ func (t *table) attach(parent *node, name string, st *stat) (n *node, fresh bool
 // link notes a name of n. A directory has one name.
 func (t *table) link(n, parent *node, name string) {
 	at := link{parent, name}
+	delete(t.absent.in, at)
 	old := t.names[at]
 	if old == n || n.id == wire.RootID {
 		return
@@ -164,9 +167,7 @@ func (t *table) release(n *node) {
 		if t.byKey[n.key] == n {
 			delete(t.byKey, n.key)
 		}
-		if n.watch != 0 {
-			t.gone(n)
-		}
+		t.gone(n)
 		var up *node
 		for i, at := range n.links {
 			delete(t.names, at)
@@ -243,6 +244,13 @@ func (t *table) move(from, to link, exchange bool) {
 	} else if over != nil {
 		t.release(over)
 	}
+}
+
+// named reports whether a name of n is known.
+func (t *table) named(n *node) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(n.links) > 0
 }
 
 // paths returns the known paths of n, relative to the root; the root's is "".

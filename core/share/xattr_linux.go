@@ -47,6 +47,7 @@ func (s *Server) onXattr(c *call, do func(n *node, f file) error) error {
 	if k := st.kind(); k != unix.S_IFREG && k != unix.S_IFDIR {
 		return unix.EPERM
 	}
+	s.base(n, &st)
 	return do(n, f)
 }
 

@@ -5,6 +5,7 @@
 //	ram            the memory, sparse
 //	state          devices and CPUs, as the hypervisor writes them
 //	system.qcow2   the system disk at that moment; each VM gets a copy
+//	home.tar       the guest's home directory, for new workspaces; it may be missing
 //
 // The key is the hash of everything that went into it, so a template that does not fit any more is never found. Directories appear
 // complete, by a rename.
@@ -34,7 +35,11 @@ const (
 	RAMFile      = "ram"
 	StateFile    = "state"
 	DiskFile     = "system.qcow2"
+	HomeFile     = "home.tar"
 )
+
+// files are those of a template; every one has all but HomeFile.
+var files = []string{RAMFile, StateFile, DiskFile, HomeFile}
 
 // maxManifest bounds template.json, in bytes.
 const maxManifest = 64 << 10
@@ -62,7 +67,7 @@ func (w Want) Key() string {
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
-	sum := blake3.Sum256(append([]byte("capsem template 1\n"), text...))
+	sum := blake3.Sum256(append([]byte("capsem template 2\n"), text...))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -119,12 +124,16 @@ func Load(dir string) (*Template, error) {
 	if err := json.Unmarshal(text, &t.Manifest); err != nil {
 		return nil, fmt.Errorf("read template %s: %w", dir, err)
 	}
-	for _, name := range []string{RAMFile, StateFile, DiskFile} {
+	for _, name := range files {
+		want, ok := t.Files[name]
+		if !ok && name == HomeFile {
+			continue
+		}
 		info, err := os.Lstat(t.Path(name))
 		if err != nil {
 			return nil, errors.Join(errDamaged, fmt.Errorf("read template: %w", err))
 		}
-		if want, ok := t.Files[name]; !ok || !info.Mode().IsRegular() || info.Size() != want.Size {
+		if !ok || !info.Mode().IsRegular() || info.Size() != want.Size {
 			return nil, fmt.Errorf("%w: %s has not the size it was made with", errDamaged, t.Path(name))
 		}
 	}
@@ -225,8 +234,11 @@ func Draft(home paths.Home) (string, error) {
 // do not belong to a template are removed. One of the same name that is there already is replaced.
 func Finish(home paths.Home, dir string, want Want) (*Template, error) {
 	m := Manifest{Want: want, MadeNS: time.Now().UnixNano(), Files: map[string]File{}}
-	for _, name := range []string{RAMFile, StateFile, DiskFile} {
+	for _, name := range files {
 		file, err := seal(filepath.Join(dir, name))
+		if name == HomeFile && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("make template: %w", err)
 		}
@@ -254,7 +266,7 @@ func clean(dir string) error {
 		return fmt.Errorf("make template: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{RAMFile, StateFile, DiskFile}, e.Name()) {
+		if !slices.Contains(files, e.Name()) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}
 	}

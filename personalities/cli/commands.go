@@ -9,8 +9,10 @@ func (s *session) commands() []*cli.Command {
 		s.resumeCommand(), s.suspendCommand(), s.attachCommand(), s.stopCommand(), s.restartCommand(), s.persistCommand(), s.deleteCommand(), s.purgeCommand(),
 		s.logsCommand(), s.cpCommand(), s.jobsCommand(), s.forwardCommand(),
 		s.forkCommand(), s.imageCommand(), s.checkpointCommand(), s.rewindCommand(),
+		s.snapshotsCommand(), s.historyCommand(), s.statsCommand(), s.inspectCommand(), s.verifyCommand(), s.exportCommand(), s.policyCommand(), s.approveCommand(), s.secretCommand(),
+		s.modelsCommand(), s.budgetCommand(),
 		s.assetsCommand(), s.templatesCommand(),
-		s.setupCommand(), s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
+		s.setupCommand(), s.mcpCommand(), s.serviceCommand(), s.statusCommand(), s.doctorCommand(), s.versionCommand(),
 		s.helpCommand(), s.completionsCommand(), s.completeCommand(),
 	}
 }

@@ -252,7 +252,7 @@ func (f *fakeService) env(args ...string) entry.Env {
 	return entry.Env{
 		Args: args, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Log: slog.New(slog.DiscardHandler),
 		Getenv: func(key string) string {
-			return map[string]string{"CAPSEM_HOME": f.home.Dir(), "TERM": "xterm", "FROM_HOST": "yes"}[key]
+			return map[string]string{"CAPSEM_HOME": f.home.Dir(), "TERM": "xterm", "FROM_HOST": "yes", "HOME": f.home.Dir()}[key]
 		},
 	}
 }

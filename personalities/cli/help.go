@@ -12,6 +12,7 @@ import (
 const (
 	groupSessions = "Sessions"
 	groupImages   = "Images"
+	groupRecords  = "Records"
 	groupService  = "Service and help"
 )
 
@@ -32,9 +33,9 @@ func (s *session) help(commands []*cli.Command, cmd *cli.Command) error {
 // overview is the page of all commands: two columns, one screen of 24 lines by 80 characters.
 func overview(commands []*cli.Command) string {
 	var b strings.Builder
-	b.WriteString("capsem runs commands in virtual machines that have no network.\n" +
+	b.WriteString("capsem runs commands in virtual machines that reach only what you allow.\n" +
 		"Usage: capsem COMMAND [flags] ...    capsem help COMMAND, help settings: more\n")
-	for _, group := range []string{groupSessions, groupImages, groupService} {
+	for _, group := range []string{groupSessions, groupImages, groupRecords, groupService} {
 		var cells, names []string
 		for _, c := range commands {
 			if c.Category == group && !c.Hidden {
@@ -45,14 +46,30 @@ func overview(commands []*cli.Command) string {
 		if len(cells) == 0 {
 			continue
 		}
-		b.WriteString("\n" + group + "\n")
-		if group == groupService { // seldom wanted: only named, so that the page stays one screen
-			b.WriteString("  " + strings.Join(names, "  ") + "\n")
+		if group != groupService { // the page has no room for one more
+			b.WriteString("\n")
+		}
+		b.WriteString(group + "\n")
+		if group == groupRecords || group == groupService { // seldom wanted: only named, so that the page stays one screen
+			lines(&b, names)
 			continue
 		}
 		columns(&b, cells)
 	}
 	return b.String()
+}
+
+// lines writes names one after another, in lines that fit the screen.
+func lines(b *strings.Builder, names []string) {
+	wide := 0
+	for _, name := range names {
+		if wide += 2 + len(name); wide > 79 {
+			b.WriteString("\n")
+			wide = 2 + len(name)
+		}
+		b.WriteString("  " + name)
+	}
+	b.WriteString("\n")
 }
 
 // columns writes cells down the left column, then down the right one.

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"capsem/core/api"
 	"capsem/core/client"
 	"capsem/core/fault"
+	"capsem/core/policy"
 	"capsem/core/proto"
 )
 
@@ -25,6 +28,7 @@ func sizeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "image", Aliases: []string{"from"}, Usage: "make it of an `IMAGE` (capsem fork)"},
 		&cli.StringSliceFlag{Name: "mount", Aliases: []string{"v", "volume"}, Usage: "share a directory, `DIR[:GUESTDIR][:ro]`; at /mnt/NAME if nothing is said"},
 		&cli.BoolFlag{Name: "force-mount", Usage: "share a directory that holds all your files, or capsem's"},
+		&cli.StringFlag{Name: "policy", Usage: "rules of the VM's own in `FILE`, which narrow what policy.toml allows"},
 		&cli.BoolFlag{Name: "cold", Usage: "boot it, rather than go on from a saved guest"},
 	}
 }
@@ -56,12 +60,35 @@ func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, erro
 		return req, err
 	}
 	req.ForceMounts = c.Bool("force-mount")
+	if req.Policy, err = ownRules(c.String("policy")); err != nil {
+		return req, err
+	}
 	if name != "" {
 		if err := api.CheckName(name); err != nil {
 			return req, err //nolint:wrapcheck // a fault
 		}
 	}
 	return req, nil
+}
+
+// ownRules reads --policy FILE.
+func ownRules(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "the rules of the VM cannot be read: %s", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, policy.MaxText+1))
+	if err != nil {
+		return "", fault.New(fault.Invalid, "the rules of the VM cannot be read: %s", err)
+	}
+	if _, err := policy.Parse(string(text), policy.LayerVM); err != nil {
+		return "", fault.New(fault.Invalid, "the rules in %s cannot be used: %s", file, fault.Line(err)).WithHint("capsem policy lint %s says more", file)
+	}
+	return string(text), nil
 }
 
 // mounts reads --mount DIR[:GUESTDIR][:ro].

@@ -51,7 +51,6 @@ func edits(a, b string) int {
 var dockerWords = map[string]string{
 	"build":    "capsem assets build (it makes the guest image)",
 	"config":   "capsem help settings",
-	"inspect":  "capsem info VM",
 	"kill":     "capsem stop VM, or capsem delete VM, which destroys its files too",
 	"pause":    "capsem suspend VM",
 	"port":     "capsem forward VM [HOST:]PORT",

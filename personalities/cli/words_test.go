@@ -126,7 +126,6 @@ func TestAWrongWordIsOneLineWithTheNearestRightOne(t *testing.T) {
 		"create -n=":            "capsem: the VM's name is empty; give -n a name, or leave it out",
 		"shell --name=":         "capsem: the VM's name is empty; give -n a name, or leave it out",
 		"start dev":             `capsem: there is no command "start"; capsem's is: capsem resume VM (a new one: capsem create)`,
-		"inspect dev":           `capsem: there is no command "inspect"; capsem's is: capsem info VM`,
 		"help ps":               `capsem: there is no command "ps"; capsem's is: capsem list (the processes in a VM: capsem exec VM 'ps aux')`,
 		"service ps":            `capsem: there is no command "service ps"; see capsem help`,
 		"create --cpu 9":        "capsem: 9 CPUs is outside 1-8",

@@ -61,6 +61,7 @@ func run(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger)
 	defer stop()
 	cfg := machine.Config{Home: o.home, Dir: o.dir, Log: log, Assets: boot(o.home)}
 	platform(&cfg)
+	var err error
 	if o.make {
 		cfg.Share = false // a template is nobody's
 		_, err := machine.MakeTemplate(ctx, cfg)
@@ -70,6 +71,9 @@ func run(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger)
 		syscall.CloseOnExec(o.ram) // the hypervisor gets it only where it is to
 		cfg.RAM = os.NewFile(uintptr(o.ram), "template")
 		defer cfg.RAM.Close()
+	}
+	if cfg.MCP, err = os.Executable(); err != nil {
+		log.Warn("there are no MCP servers: capsem's own binary cannot be found", "error", err)
 	}
 	w, err := machine.New(cfg)
 	if err != nil {

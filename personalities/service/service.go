@@ -18,6 +18,7 @@ import (
 	"capsem/core/atomicfile"
 	"capsem/core/buildinfo"
 	"capsem/core/config"
+	"capsem/core/credential"
 	"capsem/core/entry"
 	"capsem/core/fault"
 	"capsem/core/guard"
@@ -102,7 +103,7 @@ func serve(ctx context.Context, home paths.Home, of parts) error {
 	defer background.Wait()
 	defer cancel()
 	opts := core.Options{
-		Home: home, Log: log, WorkerName: workerName, Settings: func() (*config.Settings, error) { return config.Load(home) },
+		Home: home, Log: log, Keychain: credential.SystemKeychain(), WorkerName: workerName, Settings: func() (*config.Settings, error) { return config.Load(home) },
 		AssetVersion: of.assetVersion(ctx, home, log), AssetHealth: of.assetHealth(home), Accelerator: of.accelerator(ctx, home, log, &background),
 	}
 	if of.template != nil {

@@ -29,6 +29,10 @@ const patience = 2 * time.Minute
 
 // TestMain lets this binary be capsem under each of its names, as main.go does.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == mcpTestServer {
+		serveTestTools()
+		return
+	}
 	if !strings.HasPrefix(filepath.Base(os.Args[0]), "capsem") {
 		os.Exit(m.Run())
 	}

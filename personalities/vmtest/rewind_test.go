@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,4 +49,22 @@ func TestARewoundVMIsWhatItWas(t *testing.T) {
 	if vm := in.info("vm"); vm.Status != lifecycle.Running {
 		t.Errorf("in the end: %+v", vm)
 	}
+	damagedCheckpoint(t, in)
+}
+
+// damagedCheckpoint changes a byte of what a checkpoint has: the VM goes on as it was.
+func damagedCheckpoint(t *testing.T, in *install) {
+	t.Helper()
+	in.ok("exec", "vm", "echo now > /run/now")
+	in.ok("checkpoint", "vm", "flipped")
+	for file, says := range map[string]string{"suspended/state": "memory has changed", "suspended/extra": "memory has changed", "system.qcow2": "is damaged"} {
+		path := filepath.Join(in.home.Persistent("vm").Checkpoints(), "flipped", file)
+		flip(t, path, 40)
+		in.want(1, "", says, "rewind", "vm", "flipped")
+		in.want(0, "now\n", "", "exec", "vm", "cat /run/now")
+		flip(t, path, 40)
+	}
+	in.ok("exec", "vm", "rm /run/now")
+	in.ok("rewind", "vm", "flipped")
+	in.want(0, "now\n", "", "exec", "vm", "cat /run/now")
 }

@@ -36,6 +36,10 @@ func TestADeathInTheMiddleOfSavingLosesNothing(t *testing.T) {
 		{"service worker qemu", []string{"fork", "vm", "image"}, saving(filepath.Join(in.home.Images(), "image.new"))},
 		{"service qemu", []string{"suspend", "vm"}, saving(dir)},
 		{"service", []string{"rewind", "vm", "point"}, func(before api.SandboxInfo) bool { return syscall.Kill(before.PID, 0) != nil }},
+		{"worker qemu", []string{"rewind", "vm", "point"}, func(before api.SandboxInfo) bool {
+			copies, _ := filepath.Glob(filepath.Join(dir, "rewind*"))
+			return len(copies) > 0 || syscall.Kill(before.PID, 0) != nil
+		}},
 	} {
 		for victim := range strings.FieldsSeq(c.victims) {
 			in.ok("exec", "vm", "echo here > /run/memory; head -c 150000000 /dev/urandom > /dev/shm/x")

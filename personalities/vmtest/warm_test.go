@@ -85,7 +85,7 @@ func TestVMsStartFromATemplateAndAreNoTwins(t *testing.T) {
 func twins(in *install, sizes []string) {
 	in.t.Helper()
 	const say = `cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; mktemp -u
-python3 -c 'import random, ssl, tempfile; print(random.random()); print(ssl.RAND_bytes(8).hex()); print(tempfile.mktemp())'; head -c 8 /dev/urandom | od -An -tx8`
+python3 -c 'import random, ssl, tempfile; print(random.random()); print(ssl.RAND_bytes(8).hex()); print(tempfile.mktemp())'; head -c 8 /dev/urandom | od -An -tx8; openssl ecparam -name prime256v1 -genkey -noout | sha256sum`
 	var mu sync.Mutex
 	seen := map[string]string{}
 	var wg sync.WaitGroup
@@ -97,7 +97,7 @@ python3 -c 'import random, ssl, tempfile; print(random.random()); print(ssl.RAND
 				in.t.Errorf("%s booted: %+v", id, vm)
 			}
 			lines := strings.Split(strings.TrimSpace(in.ok("exec", id, say)), "\n")
-			if len(lines) != 9 || lines[3] != id {
+			if len(lines) != 10 || lines[3] != id {
 				in.t.Errorf("%s says %q", id, lines)
 			}
 			mu.Lock()
@@ -137,34 +137,67 @@ func damaged(in *install, sizes []string) {
 	}
 }
 
-// abandoned kills the maker of a template: nothing of it stays, and the next one succeeds.
+// abandoned kills who takes part in making a template: nothing of it stays, and the next one succeeds.
 func abandoned(in *install) {
 	in.t.Helper()
 	in.ok("templates", "prune")
-	cmd := in.command(in.t.Context(), "templates", "rebuild", "--ram", "512M", "--cpu", "1")
-	if err := cmd.Start(); err != nil {
-		in.t.Fatal(err)
-	}
-	var drafts []string
-	in.until("a draft with a disk", func() bool {
-		drafts, _ = filepath.Glob(filepath.Join(template.Dir(in.home), "new-*", "system.qcow2"))
-		return len(drafts) == 1
-	})
-	pid := maker(in, filepath.Dir(drafts[0]))
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		in.t.Fatal(err)
-	}
-	_ = cmd.Wait() // looked at below
-	if code := cmd.ProcessState.ExitCode(); code == 0 {
-		in.t.Error("a template was made without its maker")
-	}
-	if left, _ := filepath.Glob(filepath.Join(template.Dir(in.home), "*")); len(left) != 0 {
-		in.t.Errorf("left: %v", left)
+	for _, victim := range []string{"maker", "qemu", "service"} {
+		cmd := in.command(in.t.Context(), "templates", "rebuild", "--ram", "512M", "--cpu", "1")
+		if err := cmd.Start(); err != nil {
+			in.t.Fatal(err)
+		}
+		var drafts []string
+		in.until("a draft with a disk", func() bool {
+			drafts, _ = filepath.Glob(filepath.Join(template.Dir(in.home), "new-*", "system.qcow2"))
+			return len(drafts) == 1
+		})
+		pid := maker(in, filepath.Dir(drafts[0]))
+		switch victim {
+		case "service":
+			in.killService()
+		case "qemu":
+			pid = childOf(in, pid)
+			fallthrough
+		default:
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				in.t.Fatal(err)
+			}
+		}
+		_ = cmd.Wait() // looked at below
+		if code := cmd.ProcessState.ExitCode(); code == 0 {
+			in.t.Errorf("a template was made without its %s", victim)
+		}
+		in.ok("templates", "list") // starts a service where there is none
+		in.until("nothing half-made to be left without the "+victim, func() bool {
+			left, _ := filepath.Glob(filepath.Join(template.Dir(in.home), "new-*"))
+			return len(left) == 0
+		})
+		keys, _ := in.templates()
+		if victim != "service" && len(keys) != 0 { // the maker goes on without its service
+			in.t.Errorf("without the %s: %v", victim, keys)
+		}
+		in.ok("templates", "prune")
 	}
 	in.ok("templates", "rebuild", "--ram", "512M", "--cpu", "1")
 	if keys, _ := in.templates(); len(keys) != 1 {
 		in.t.Errorf("templates: %v", keys)
 	}
+}
+
+// childOf is the process that another has started, once it has.
+func childOf(in *install, pid int) (child int) {
+	in.t.Helper()
+	in.until("a child of the maker", func() bool {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(task)
+			if _, err := fmt.Sscan(string(text), &child); err == nil {
+				return true
+			}
+		}
+		return false
+	})
+	return child
 }
 
 // maker is the process that makes a template in a directory.

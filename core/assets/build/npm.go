@@ -2,6 +2,7 @@ package build
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,7 +26,11 @@ func (j *job) npmHook() (string, error) {
 	}
 	if j.lock != nil && len(j.lock.NPM) > 0 {
 		command = "ci"
-		if err := os.WriteFile(filepath.Join(dir, "package-lock.json"), j.lock.NPM, 0o644); err != nil {
+		lock, err := exactly(j.lock.NPM, deps)
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "package-lock.json"), lock, 0o644); err != nil {
 			return "", fmt.Errorf("prepare npm: %w", err)
 		}
 	}
@@ -55,7 +60,43 @@ func (j *job) npmHook() (string, error) {
 	for _, p := range n.Programs {
 		lines = append(lines, "test -x \"$1"+prefix+"/node_modules/.bin/"+p+"\"", "ln -sf ../node_modules/.bin/"+p+" \"$1"+path.Join(prefix, "bin", p)+"\"")
 	}
-	return strings.Join(append(lines, "mv \"$1"+prefix+"/package-lock.json\" "+dir+"/", "rm -rf \"$1/tmp/npm\""), "\n"), nil
+	lines = append(lines, "mv \"$1"+prefix+"/package-lock.json\" "+dir+"/", "rm -rf \"$1/tmp/npm\"")
+	// As a file: mmdebstrap repeats a hook's text when it fails, which would bury what npm said.
+	script := filepath.Join(dir, "install")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+strings.Join(lines, "\n")+"\n"), 0o755); err != nil {
+		return "", fmt.Errorf("prepare npm: %w", err)
+	}
+	return script, nil
+}
+
+// exactly puts the versions of a lock in the place of "latest", in deps and in the lock itself: npm ci refuses a lock once what
+// that word stands for has moved on.
+func exactly(lock []byte, deps map[string]string) ([]byte, error) {
+	bad := func(err error) error { return fmt.Errorf("read npm's lock: %w", err) }
+	var all, packages, root map[string]json.RawMessage
+	if err := json.Unmarshal(lock, &all); err != nil {
+		return nil, bad(err)
+	}
+	if err := json.Unmarshal(all["packages"], &packages); err != nil {
+		return nil, bad(err)
+	}
+	for name := range deps {
+		var p struct{ Version string }
+		if err := json.Unmarshal(packages["node_modules/"+name], &p); err != nil {
+			return nil, bad(fmt.Errorf("%s: %w", name, err))
+		}
+		deps[name] = p.Version
+	}
+	if err := json.Unmarshal(packages[""], &root); err != nil {
+		return nil, bad(err)
+	}
+	var errs [4]error
+	root["dependencies"], errs[0] = json.Marshal(deps)
+	packages[""], errs[1] = json.Marshal(root)
+	all["packages"], errs[2] = json.Marshal(packages)
+	text, err := json.MarshalIndent(all, "", " ")
+	errs[3] = err
+	return text, errors.Join(errs[:]...)
 }
 
 // npmrc are the settings of npm on this machine that reach the registry. Addresses do not go into the lock.

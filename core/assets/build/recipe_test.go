@@ -51,7 +51,7 @@ func TestDevHasEverythingOfMinimalAndItsOwn(t *testing.T) {
 	if len(dev.Kernel.Modules) == 0 || dev.Environment["LANG"] == "" || dev.NPM.Prefix != "/opt/ai-clis" {
 		t.Errorf("dev is %+v", dev)
 	}
-	if len(dev.Files) != len(minimal.Files)+2 {
+	if len(dev.Files) != len(minimal.Files)+5 {
 		t.Errorf("dev has %d files, minimal %d", len(dev.Files), len(minimal.Files))
 	}
 }

@@ -58,6 +58,10 @@ func (j *job) rootfs(ctx context.Context) (*Lock, error) {
 		return nil, err
 	}
 	now := &Lock{Packages: f.packages()}
+	if j.lock != nil && len(j.lock.NPM) > 0 {
+		now.NPM = j.lock.NPM // npm ci installs that or nothing
+		return now, nil
+	}
 	if j.recipe.NPM.Prefix != "" {
 		text, err := os.ReadFile(filepath.Join(j.scratch, "npm", "package-lock.json"))
 		if err != nil {

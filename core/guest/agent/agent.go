@@ -138,6 +138,7 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // Run closes it again and tells
 	defer stop()
 	c := &control{agent: a, stream: st}
+	defer c.trusting.Wait()
 	if err := c.handshake(a.restored()); err != nil {
 		a.Log.Error("agent: not ready: " + err.Error())
 		hangUp(ctx, s, st)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,15 @@ func (s sessions) Accept(ctx context.Context) (link.Session, error) {
 // start runs an agent and returns where it takes sessions from.
 func start(t *testing.T) (sessions, power) {
 	t.Helper()
+	return startIn(t, t.TempDir())
+}
+
+// startIn runs an agent whose files are below a root.
+func startIn(t *testing.T, root string) (sessions, power) {
+	t.Helper()
+	if err := os.MkdirAll(root+"/etc", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	commands, err := exec.New(nil, guesttest.Log())
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +65,7 @@ func start(t *testing.T) (sessions, power) {
 	p := make(power, 1)
 	terminals := terminal.New(nil, guesttest.Log())
 	a := New(Config{
-		Log: guesttest.Log(), BootID: "boot-1", Identity: &identity.Setter{Kernel: kernel{}, Root: t.TempDir()},
+		Log: guesttest.Log(), BootID: "boot-1", Identity: &identity.Setter{Kernel: kernel{}, Root: root},
 		Exec: commands, Terminals: terminals, Power: p,
 	})
 	in := make(sessions)

@@ -8,8 +8,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 
 	"capsem/core/buildinfo"
+	"capsem/core/guest/castore"
 	"capsem/core/guest/environ"
 	"capsem/core/guest/stage"
 	"capsem/core/proto"
@@ -21,6 +23,10 @@ type control struct {
 	stream io.ReadWriter
 	failed []string
 	shares []proto.Share
+
+	// trusting is what puts the host's certificate into the guest's stores beside the rest; untrusted is what went wrong with it.
+	trusting  sync.WaitGroup
+	untrusted []string
 }
 
 // errOrder is a message at the wrong time.
@@ -78,6 +84,10 @@ func (c *control) configure(cfg proto.BootConfig) error {
 	c.shares = cfg.Shares
 	env := map[string]string{}
 	maps.Copy(env, environ.Image("/etc/environment"))
+	if len(cfg.CA) > 0 {
+		maps.Copy(env, castore.Env())
+		c.trusting.Go(func() { c.trust(cfg.CA) })
+	}
 	env["CAPSEM_VM_ID"] = cfg.ID
 	if cfg.Name != "" {
 		env["CAPSEM_VM_NAME"] = cfg.Name
@@ -91,9 +101,21 @@ func (c *control) configure(cfg proto.BootConfig) error {
 	return nil
 }
 
+// trust makes the guest trust the host's certificate. A guest without it is of use still, so this is not fatal.
+func (c *control) trust(certificate []byte) {
+	r, err := castore.Install(c.agent.Identity.Root, certificate)
+	if err != nil {
+		r.Skipped = append(r.Skipped, err.Error())
+	}
+	for _, what := range r.Skipped {
+		c.untrusted = append(c.untrusted, stage.Plain("trust of the proxy: "+what))
+	}
+}
+
 // ready tells the host that commands may come.
 func (c *control) ready() error {
-	failed := slices.Concat(c.failed, c.agent.Report.Failed)
+	c.trusting.Wait()
+	failed := slices.Concat(c.failed, c.untrusted, c.agent.Report.Failed)
 	failed = failed[:min(len(failed), proto.MaxBootStages)]
 	if err := proto.WriteGuest(c.stream, proto.BootReady{Failed: failed}); err != nil {
 		return fmt.Errorf("report ready: %w", err)

@@ -15,6 +15,7 @@ import (
 	"capsem/core/guest/kmod"
 	"capsem/core/guest/layout"
 	"capsem/core/guest/netcfg"
+	"capsem/core/guest/nft"
 	"capsem/core/guest/pid1"
 	"capsem/core/guest/stage"
 )
@@ -74,10 +75,15 @@ func (b *boot) modules() error {
 	return nil
 }
 
-// network sets up lo and dummy0. A guest whose interfaces are not as expected must not run.
+// network sets up lo and dummy0, and sends what would leave to the agent's proxies. A guest in which that is not as expected must not run.
 func (b *boot) network() error {
-	quietIPv6()
+	if err := nft.Apply(); err != nil { // before there is a way out
+		return err //nolint:wrapcheck // says what it did
+	}
 	if err := netcfg.Up(); err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	if err := nft.Verify(); err != nil {
 		return err //nolint:wrapcheck // says what it did
 	}
 	if err := unix.Sethostname([]byte("capsem")); err != nil {

@@ -4,6 +4,7 @@ package boot
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -24,6 +25,8 @@ type Cmdline struct {
 	Carrier Carrier
 	// Vsock says that AF_VSOCK is wanted although the link runs over something else.
 	Vsock bool
+	// Procs is how many processors the agent uses at once; 0 is all.
+	Procs int
 }
 
 // unwanted reports whether a module of the initrd is left out: those of AF_VSOCK take a tenth of a second to load under TCG.
@@ -48,6 +51,12 @@ func ParseCmdline(text string) (Cmdline, error) {
 			}
 		case "capsem.vsock":
 			c.Vsock = true
+		case "capsem.procs":
+			n, err := strconv.ParseUint(value, 10, 16)
+			if err != nil || n == 0 {
+				return c, fmt.Errorf("kernel command line: %.40q processors", value)
+			}
+			c.Procs = int(n)
 		}
 	}
 	return c, nil

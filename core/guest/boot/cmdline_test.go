@@ -11,6 +11,7 @@ func TestTheCommandLine(t *testing.T) {
 		"quiet console=ttyS0 root=/dev/vda":     {Carrier: Serial},
 		"capsem.rootfs=erofs":                   {RootFS: "erofs", Carrier: Serial},
 		"a capsem.rootfs=squashfs\n":            {RootFS: "squashfs", Carrier: Serial},
+		"capsem.procs=1 capsem.vsock":           {Carrier: Serial, Vsock: true, Procs: 1},
 		"capsem.carrier=vsock xcapsem.rootfs=1": {Carrier: Vsock},
 		"capsem.vsock":                          {Carrier: Serial, Vsock: true},
 		"capsem.later=word":                     {Carrier: Serial},
@@ -19,7 +20,7 @@ func TestTheCommandLine(t *testing.T) {
 			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"capsem.rootfs=ext4", "capsem.rootfs=", "capsem.rootfs", "capsem.carrier=tcp", "capsem.carrier="} {
+	for _, text := range []string{"capsem.rootfs=ext4", "capsem.rootfs=", "capsem.rootfs", "capsem.carrier=tcp", "capsem.carrier=", "capsem.procs=0", "capsem.procs=", "capsem.procs=-1", "capsem.procs=99999999999"} {
 		if got, err := ParseCmdline(text); err == nil {
 			t.Errorf("%q is taken as %+v", text, got)
 		}

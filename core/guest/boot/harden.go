@@ -99,7 +99,7 @@ func (b *boot) lockdown() {
 	}
 }
 
-// resolver makes name lookups go to this machine, where nobody answers yet: they fail at once and leave it not.
+// resolver makes name lookups go to this machine, where the agent hands them to the host.
 func resolver(path string) error {
 	const ours = "nameserver 127.0.0.1\n"
 	if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), ours) {
@@ -112,11 +112,4 @@ func resolver(path string) error {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
-}
-
-// quietIPv6 leaves IPv6 to the loopback.
-func quietIPv6() {
-	for _, dev := range []string{"default", "dummy0"} {
-		_ = set("/proc/sys/net/ipv6/conf/"+dev+"/disable_ipv6", "1") // there is no IPv6 then
-	}
 }

@@ -131,22 +131,21 @@ func binaries() error {
 	return nil
 }
 
-// links makes the commands that end the machine.
+// links makes the commands that end the machine, and the other programs that users call.
 func (b *boot) links() {
-	const target = layout.BinDir + "/sysutil"
 	for _, link := range layout.Links() {
-		if old, err := os.Readlink(link); err == nil && old == target {
+		if old, err := os.Readlink(link.Path); err == nil && old == link.Target() {
 			continue
 		}
-		err := os.Remove(link)
+		err := os.Remove(link.Path)
 		if err == nil || errors.Is(err, os.ErrNotExist) {
-			err = os.MkdirAll(filepath.Dir(link), 0o755)
+			err = os.MkdirAll(filepath.Dir(link.Path), 0o755)
 		}
 		if err == nil {
-			err = os.Symlink(target, link)
+			err = os.Symlink(link.Target(), link.Path)
 		}
 		if err != nil {
-			b.timer.Fail("link to sysutil", err)
+			b.timer.Fail("link to "+link.Program, err)
 		}
 	}
 }

@@ -91,15 +91,15 @@ func guestBinaries(context.Context, *System) (string, error) {
 	return fmt.Sprintf("%d programs, mode 0555, on a read-only mount", len(layout.Programs())), nil
 }
 
-// powerCommands checks that shutdown and its like reach the host.
+// powerCommands checks that shutdown, its like and the other commands of ours reach the host.
 func powerCommands(context.Context, *System) (string, error) {
 	for _, link := range layout.Links() {
-		target, err := os.Readlink(link)
+		target, err := os.Readlink(link.Path)
 		if err != nil {
-			return "", fmt.Errorf("look at a power command: %w", err)
+			return "", fmt.Errorf("look at a command: %w", err)
 		}
-		if target != layout.BinDir+"/sysutil" {
-			return "", fmt.Errorf("%s leads to %q, which is not capsem's", link, target)
+		if target != link.Target() {
+			return "", fmt.Errorf("%s leads to %q, which is not capsem's", link.Path, target)
 		}
 	}
 	return "lead to the host", nil

@@ -56,6 +56,11 @@ func Checks() []Check {
 	return []Check{
 		{"no_network_card", "the VM must have no network device: " + tampered, networkCards},
 		{"routes", tampered, routes},
+		{"redirection", tampered, redirection},
+		{"names", "does the host's worker answer? see capsem logs on the host", names},
+		{"proxy", "does the host's worker answer? see capsem logs on the host", proxyAnswers},
+		{"proxy_trusted", "restart the VM: the host sends the certificate of its CA at each start", proxyTrusted},
+		{"refusals", tampered, refusals},
 		{"air_gap", "a connection left the VM: stop it and report this", airGap},
 		{"root_overlay", broken, rootOverlay},
 		{"base_read_only", broken, baseReadOnly},

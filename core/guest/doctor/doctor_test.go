@@ -110,3 +110,15 @@ func TestEveryCheckHasAnOwnNameAndAHint(t *testing.T) {
 		seen[c.Name] = true
 	}
 }
+
+func TestOnlyARefusalIsTheProxysAnswer(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]int{
+		"HTTP/1.1 403 Forbidden\r\n": 403, "HTTP/1.0 502\r\n": 502, "HTTP/1.1 200 OK\r\n": 0, "HTTP/1.1 302 Found\r\n": 0, "SSH-2.0-x\r\n": 0, "": 0,
+		"HTTP/1.1 4030 x\r\n": 0, "HTTP/1.1 -403 x\r\n": 0, "HTTP/2 403\r\n": 0,
+	} {
+		if got, err := statusOf(line); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", line, got, err)
+		}
+	}
+}

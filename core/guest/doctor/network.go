@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"capsem/core/guest/netcfg"
+	"capsem/core/guest/nft"
 )
 
 // networkCards checks that the kernel has no network device but the loopback and the dummy.
@@ -60,7 +63,7 @@ const answerTime = 500 * time.Millisecond
 func airGap(ctx context.Context, _ *System) (string, error) {
 	targets := []string{
 		"tcp 1.1.1.1:443", "tcp 8.8.8.8:53", "tcp 10.0.2.2:80", "tcp 169.254.169.254:80", "tcp [2606:4700:4700::1111]:443",
-		"udp 8.8.8.8:53", "udp 10.0.2.3:53",
+		"udp 10.0.2.3:123", "udp 1.1.1.1:443",
 	}
 	results := make(chan error, len(targets))
 	for _, target := range targets {
@@ -80,7 +83,51 @@ func airGap(ctx context.Context, _ *System) (string, error) {
 	return fmt.Sprintf("none of %d outside addresses answers", len(targets)), errs
 }
 
-// answers reports whether an address takes a connection or, over UDP, answers a question for the name servers of the root.
+// redirection checks that what would leave the guest goes to the agent's proxies, or is refused.
+func redirection(context.Context, *System) (string, error) {
+	if err := nft.Verify(); err != nil {
+		return "", err //nolint:wrapcheck // says what is wrong
+	}
+	return "all TCP and all name lookups go to the host, the rest is refused", nil
+}
+
+// lookupTime is how long the host has to answer for a name.
+const lookupTime = 3 * time.Second
+
+// names checks that the host answers for names: one that cannot exist does not.
+func names(ctx context.Context, _ *System) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	r := net.Resolver{PreferGo: true}
+	_, err := r.LookupHost(ctx, "capsem-doctor.invalid.")
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return "a name that does not exist is answered as such", nil
+	}
+	return "", fmt.Errorf("a name that does not exist gave: %w", err)
+}
+
+// refusals checks that what is neither TCP nor a lookup is refused at once, not dropped.
+func refusals(ctx context.Context, _ *System) (string, error) {
+	d := net.Dialer{Timeout: answerTime}
+	conn, err := d.DialContext(ctx, "udp", "1.1.1.1:443")
+	if err != nil {
+		return "", fmt.Errorf("try QUIC: %w", err)
+	}
+	defer conn.Close()
+	err = conn.SetDeadline(time.Now().Add(answerTime))
+	if err == nil {
+		_, err = conn.Write([]byte("x"))
+	}
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return "", fmt.Errorf("a datagram was not refused: %w", err)
+	}
+	return "a datagram is refused at once", nil
+}
+
+// answers reports whether somebody behind an address says a word. The connection itself is taken by the agent's proxy.
 func answers(ctx context.Context, network, address string) bool {
 	d := net.Dialer{Timeout: answerTime}
 	conn, err := d.DialContext(ctx, network, address)
@@ -88,16 +135,12 @@ func answers(ctx context.Context, network, address string) bool {
 		return false
 	}
 	defer conn.Close()
-	if network != "udp" {
-		return true
-	}
-	question := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01")
 	if conn.SetDeadline(time.Now().Add(answerTime)) != nil {
 		return false
 	}
-	if _, err := conn.Write(question); err != nil {
+	if _, err := conn.Write([]byte("\n")); err != nil { // what no protocol begins with
 		return false
 	}
-	_, err = conn.Read(make([]byte, 512))
+	_, err = conn.Read(make([]byte, 1))
 	return err == nil
 }

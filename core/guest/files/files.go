@@ -90,6 +90,8 @@ func operate(req *proto.FileRequest, out *frames.Writer) (*proto.FileInfo, error
 		return nil, list(root, name, max(req.Depth, 1), out)
 	case proto.FileStat:
 		return stat(root, name)
+	case proto.FileSync:
+		return nil, syncAll(root)
 	case proto.FileDelete:
 		return nil, remove(root, name, req.Recursive)
 	default: // mkdir: the request is valid and is no write
@@ -105,7 +107,7 @@ func open(req *proto.FileRequest) (*os.Root, string, error) {
 		bound = layout.Home
 	}
 	name := path.Clean(req.Path)
-	if name == "." && req.Op != proto.FileList && req.Op != proto.FileStat {
+	if name == "." && req.Op != proto.FileList && req.Op != proto.FileStat && req.Op != proto.FileSync {
 		return nil, "", fault.New(fault.Invalid, "name a file, not the whole directory")
 	}
 	root, err := os.OpenRoot(bound)
@@ -132,6 +134,19 @@ func resolve(name string, op proto.FileOp) string {
 		}
 		dir, rest = path.Dir(dir), path.Join(path.Base(dir), rest)
 	}
+}
+
+// syncAll writes out the file system that a directory is on.
+func syncAll(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err //nolint:wrapcheck // classified by the caller
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
 }
 
 func stat(root *os.Root, name string) (*proto.FileInfo, error) {

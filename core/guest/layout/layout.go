@@ -22,14 +22,32 @@ const (
 	CgroupDir = "/sys/fs/cgroup/capsem"
 	// Bashrc configures shells on a terminal.
 	Bashrc = "/etc/capsem/bashrc"
+	// MCPServer is the command that agents are configured with.
+	MCPServer = "/usr/local/bin/capsem-mcp-server"
 	// Home is where commands run unless told otherwise.
 	Home = "/root"
 )
 
 // Programs are the names of the guest binary in BinDir.
-func Programs() []string { return []string{"init", "agent", "sysutil", "doctor"} }
+func Programs() []string {
+	return []string{"init", "agent", "sysutil", "doctor", "snapshots", "mcp-server"}
+}
 
-// Links are the symbolic links to sysutil.
-func Links() []string {
-	return []string{"/sbin/shutdown", "/sbin/halt", "/sbin/poweroff", "/sbin/reboot", "/usr/local/bin/suspend"}
+// Link is a symbolic link at Path to one of the Programs.
+type Link struct{ Path, Program string }
+
+// Target is where it leads.
+func (l Link) Target() string { return BinDir + "/" + l.Program }
+
+// Links are the names under which commands find our programs.
+func Links() []Link {
+	return []Link{
+		{"/sbin/shutdown", "sysutil"},
+		{"/sbin/halt", "sysutil"},
+		{"/sbin/poweroff", "sysutil"},
+		{"/sbin/reboot", "sysutil"},
+		{"/usr/local/bin/suspend", "sysutil"},
+		{"/usr/local/bin/snapshots", "snapshots"},
+		{MCPServer, "mcp-server"},
+	}
 }

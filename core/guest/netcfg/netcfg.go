@@ -18,9 +18,12 @@ const (
 	Device = "dummy0"
 	// Address is dummy0's, with its network.
 	Address = "10.0.0.1/24"
+	// Address6 is its other one: a unique local address, so that IPv6 destinations have a route, too.
+	Address6 = "fd63:6170:7365::1/64"
 )
 
-// Up brings up lo, and dummy0 (made when it is not there) with Address and the default route.
+// Up brings up lo, and dummy0 (made when it is not there) with its addresses and the default routes. A kernel without IPv6 gets
+// none of that.
 func Up() error {
 	c, err := dial()
 	if err != nil {
@@ -35,6 +38,13 @@ func Up() error {
 			return err
 		}
 	}
+	addresses := []string{Address}
+	if hasIPv6() {
+		if err := prepareIPv6(Device); err != nil {
+			return err
+		}
+		addresses = append(addresses, Address6)
+	}
 	if err := c.device(Device); err != nil {
 		return err
 	}
@@ -42,14 +52,24 @@ func Up() error {
 	if err != nil {
 		return err
 	}
-	prefix, err := netip.ParsePrefix(Address)
+	for _, address := range addresses {
+		if err := c.reach(index, address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reach gives the device an address and makes it the way to everywhere.
+func (c *conn) reach(index uint32, address string) error {
+	prefix, err := netip.ParsePrefix(address)
 	if err != nil {
 		return fmt.Errorf("parse address: %w", err)
 	}
-	if err := c.do("give "+Device+" an address", addAddress(index, prefix)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := c.do("give "+Device+" "+address, addAddress(index, prefix)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if err := c.do("add the default route", addDefault(index)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := c.do("add the default route by "+address, addDefault(index, prefix.Addr())); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil
@@ -112,20 +132,27 @@ func makeDummy(name string) message {
 	return m
 }
 
-// addAddress is struct ifaddrmsg with the address.
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// addAddress is struct ifaddrmsg with the address. Nobody else can have it: looking for a duplicate would only delay its use.
 func addAddress(index uint32, p netip.Prefix) message {
 	m := message{kind: unix.RTM_NEWADDR, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: make([]byte, unix.SizeofIfAddrmsg)}
-	m.body[0], m.body[1] = unix.AF_INET, byte(p.Bits()) //nolint:gosec // at most 32
+	m.body[0], m.body[1], m.body[2] = family(p.Addr()), byte(p.Bits()), unix.IFA_F_NODAD //nolint:gosec // at most 128
 	binary.NativeEndian.PutUint32(m.body[4:], index)
 	m.attr(unix.IFA_LOCAL, p.Addr().AsSlice())
 	m.attr(unix.IFA_ADDRESS, p.Addr().AsSlice())
 	return m
 }
 
-// addDefault is struct rtmsg of a default route through a device.
-func addDefault(index uint32) message {
+// addDefault is struct rtmsg of a default route through a device, for the family of an address.
+func addDefault(index uint32, of netip.Addr) message {
 	m := message{kind: unix.RTM_NEWROUTE, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: make([]byte, unix.SizeofRtMsg)}
-	m.body[0], m.body[4] = unix.AF_INET, unix.RT_TABLE_MAIN
+	m.body[0], m.body[4] = family(of), unix.RT_TABLE_MAIN
 	m.body[5], m.body[6], m.body[7] = unix.RTPROT_BOOT, unix.RT_SCOPE_LINK, unix.RTN_UNICAST
 	m.attr(unix.RTA_OIF, u32(index))
 	return m

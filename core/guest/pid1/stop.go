@@ -18,9 +18,14 @@ const checkEvery = 10 * time.Millisecond
 // StopAll asks every process but PID 1 and the agent to end, and kills what has not ended when grace is over, the agent
 // included. The agent lives on until then so that last words reach the host.
 func StopAll(agent int, grace time.Duration) {
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGCONT} { // interactive shells heed only HUP
-		for _, pid := range processes(agent) {
-			_ = unix.Kill(pid, sig) // it may have ended
+	for _, pid := range processes(agent) {
+		_ = unix.Kill(pid, unix.SIGTERM) // it may have ended
+		_ = unix.Kill(pid, unix.SIGCONT)
+	}
+	// Interactive shells heed only HUP. Others would die of it while they are still about what they do on TERM.
+	for _, pid := range processes(agent) {
+		if leadsTerminal(pid) {
+			_ = unix.Kill(pid, unix.SIGHUP)
 		}
 	}
 	over := time.NewTimer(grace)
@@ -84,6 +89,16 @@ func processes(but int) []int {
 		}
 	}
 	return pids
+}
+
+// leadsTerminal reports whether a process is the first of a session on a terminal, as an interactive shell is.
+func leadsTerminal(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // as below
+	return len(fields) > 4 && string(fields[3]) == strconv.Itoa(pid) && string(fields[4]) != "0"
 }
 
 // alive reports whether a line of /proc/PID/stat is of a process that is neither a zombie nor a kernel thread.

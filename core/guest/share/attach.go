@@ -17,8 +17,7 @@ import (
 // fuseMagic is the type of FUSE in statfs: FUSE_SUPER_MAGIC of linux/magic.h.
 const fuseMagic = 0x65735546
 
-// Attach mounts a shared directory for good, over what an agent that has died may have left there. What the guest has in the place
-// of its home is copied into one that is empty: a new VM's, or one from before there was a share.
+// Attach mounts a shared directory for good, over what an agent that has died may have left there.
 func Attach(ctx context.Context, opts Options) error {
 	if err := detachStale(opts.Dir); err != nil {
 		return err
@@ -26,12 +25,12 @@ func Attach(ctx context.Context, opts Options) error {
 	if err := os.MkdirAll(opts.Dir, 0o755); err != nil {
 		return fmt.Errorf("make mount point: %w", err)
 	}
-	if opts.Dir != layout.Home {
+	if !opts.Furnish {
 		_, err := Start(ctx, opts)
 		return err
 	}
 	staged := opts
-	staged.Dir = filepath.Join(layout.RunDir, "home")
+	staged.Dir = filepath.Join(layout.RunDir, "furnished")
 	if err := detachStale(staged.Dir); err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func Attach(ctx context.Context, opts Options) error {
 	}
 	m, err := Start(ctx, staged)
 	if err == nil {
-		err = furnish(layout.Home, staged.Dir)
+		err = furnish(opts.Dir, staged.Dir)
 	}
 	if err == nil {
 		err = unix.Mount(staged.Dir, opts.Dir, "", unix.MS_BIND, "")
@@ -78,7 +77,7 @@ func furnish(from, to string) error {
 		return err //nolint:wrapcheck // names the file
 	}
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return fmt.Errorf("furnish the home directory: %w", err)
+		return fmt.Errorf("furnish: %w", err)
 	}
 	return nil
 }

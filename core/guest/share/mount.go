@@ -17,9 +17,11 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"capsem/core/link/rawio"
 	"capsem/core/share/wire"
 )
 
@@ -34,6 +36,8 @@ type Options struct {
 	Dial func(context.Context) (io.ReadWriteCloser, error)
 	// ReadOnly mounts read-only; the host refuses changes in any case.
 	ReadOnly bool
+	// Furnish makes Attach copy into it what is at Dir.
+	Furnish bool
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -45,10 +49,12 @@ type Mount struct {
 	// fuse is read through Go's poller. Answers are written to fd directly: a notification that the kernel takes its time
 	// with must not hold up answers.
 	fuse *os.File
+	raw  syscall.RawConn
 	fd   int
 	id   [wire.MountSize]byte
 
 	poll   *pollFile
+	known  *known
 	out    *outbox
 	notes  chan []byte
 	ready  chan struct{}
@@ -65,7 +71,7 @@ type Mount struct {
 // Start mounts the directory and returns when the host has answered for the first time, or with ctx's error.
 func Start(ctx context.Context, opts Options) (*Mount, error) {
 	m := &Mount{
-		opts: opts, log: opts.Log, poll: newPollFile(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
+		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
 		noted: make(chan struct{}),
 	}
 	if m.log == nil {
@@ -107,6 +113,9 @@ func (m *Mount) mount() error {
 		return err
 	}
 	m.fd, m.fuse = fd, os.NewFile(uintptr(fd), "/dev/fuse")
+	if m.raw, err = m.fuse.SyscallConn(); err != nil {
+		return errors.Join(err, unix.Unmount(m.opts.Dir, unix.MNT_DETACH), m.fuse.Close())
+	}
 	return nil
 }
 
@@ -143,8 +152,10 @@ func (m *Mount) Close() error {
 }
 
 // fail answers a request in the host's place.
-func (m *Mount) fail(unique uint64) {
+func (m *Mount) fail(unique uint64) { m.refuse(unique, unix.ECONNABORTED) }
+
+func (m *Mount) refuse(unique uint64, errno unix.Errno) {
 	var b [wire.OutSize]byte
-	wire.PutOut(b[:], -int32(unix.ECONNABORTED), unique)
-	_, _ = unix.Write(m.fd, b[:])
+	wire.PutOut(b[:], -int32(errno), unique) //nolint:gosec // errno is small
+	_, _ = rawio.Write(m.fd, b[:])
 }

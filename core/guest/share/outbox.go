@@ -31,6 +31,8 @@ type message struct {
 	// forgets counts the messages that forget, this one included.
 	forgets uint64
 	sending bool
+	// changes is what it changes of directories.
+	changes [2]change
 }
 
 // outbox is what is to be sent, and what was sent and may have to be again. Whoever puts something in sends it, unless
@@ -153,6 +155,16 @@ func (o *outbox) answered(unique uint64) (msg *message, ok bool) {
 		release(msg)
 	}
 	return msg, true
+}
+
+// changes returns what a request that is waiting changes.
+func (o *outbox) changes(unique uint64) (c [2]change) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if msg := o.waiting[unique]; msg != nil {
+		c = msg.changes
+	}
+	return c
 }
 
 // trim drops messages that forget and that the host has carried out: they came before something that was answered.

@@ -3,6 +3,7 @@
 package share
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"capsem/core/link/rawio"
 	"capsem/core/share/wire"
 )
 
@@ -37,8 +39,9 @@ func release(msg *message) {
 // readKernel takes requests from the kernel until the mount ends.
 func (m *Mount) readKernel() {
 	buf, _ := bufs.Get().(*[bufSize]byte)
+	follow := newFollower()
 	for {
-		n, err := m.fuse.Read(buf[wire.FrameHead:])
+		n, err := m.readRequest(buf[wire.FrameHead:])
 		if err != nil {
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR) {
 				continue // interrupted before we read it
@@ -59,7 +62,17 @@ func (m *Mount) readKernel() {
 			}
 			continue
 		}
-		msg := &message{op: head.Op, unique: head.Unique}
+		if unknownAttr(head, body) {
+			m.refuse(head.Unique, unix.EOPNOTSUPP)
+			continue
+		}
+		follow.saw(head.PID)
+		answer, changes := m.known.ask(head, body)
+		if answer != nil {
+			m.write(answer, head.Unique)
+			continue
+		}
+		msg := &message{op: head.Op, unique: head.Unique, changes: changes}
 		if n <= copyBelow {
 			msg.frame = append(make([]byte, 0, wire.FrameHead+n), buf[:wire.FrameHead+n]...)
 		} else {
@@ -71,6 +84,26 @@ func (m *Mount) readKernel() {
 			m.fail(head.Unique)
 		}
 	}
+}
+
+// readRequest waits for one request. The scheduler learns only of the waiting.
+func (m *Mount) readRequest(b []byte) (n int, err error) {
+	var failed error
+	err = m.raw.Read(func(fd uintptr) bool {
+		n, failed = rawio.Read(int(fd), b)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	if err == nil {
+		err = failed
+	}
+	return n, err
+}
+
+// unknownAttr reports whether a request is for an extended attribute that the host has of no file. The kernel asks for
+// security.capability before the first write to each file: that need not go to the host.
+func unknownAttr(head wire.Header, body []byte) bool {
+	const sizes = 8
+	return head.Op == wire.OpGetxattr && len(body) > sizes && !bytes.HasPrefix(body[sizes:], []byte("user."))
 }
 
 // dialAll serves one stream after the other.
@@ -105,7 +138,7 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
-	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes()}); err != nil {
+	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes(), Hints: true}); err != nil {
 		return false, err
 	}
 	welcome, err := wire.ReadWelcome(stream)
@@ -113,6 +146,7 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 		return false, err
 	}
 	m.out.begin(stream, welcome.Forgets)
+	defer m.known.forget()
 	defer m.out.end(stream)
 	return true, m.deliverAll(stream)
 }
@@ -136,12 +170,12 @@ func (m *Mount) deliverAll(stream io.Reader) error {
 
 // deliver hands one message of the host to the kernel.
 func (m *Mount) deliver(b []byte) error {
-	_, unique, err := wire.ParseOut(b)
+	code, unique, err := wire.ParseOut(b)
 	if err != nil {
 		return err
 	}
 	if unique == 0 {
-		return m.queueNote(b)
+		return m.told(code, b)
 	}
 	resumed := m.isReady()
 	msg, ok := m.out.answered(unique)
@@ -155,6 +189,24 @@ func (m *Mount) deliver(b []byte) error {
 	return nil
 }
 
+// told takes what is no answer: a hint is for us, the rest for the kernel.
+func (m *Mount) told(code int32, b []byte) error {
+	if code == wire.NotifyHint {
+		h, err := wire.ParseHint(b)
+		if err != nil {
+			return err
+		}
+		m.known.hint(h, m.out.changes(h.Unique))
+		return nil
+	}
+	node, name, err := wire.ParseInval(code, b)
+	if err != nil {
+		return err
+	}
+	m.known.stale(node, name)
+	return m.queueNote(b)
+}
+
 func (m *Mount) isReady() bool {
 	select {
 	case <-m.ready:
@@ -166,17 +218,10 @@ func (m *Mount) isReady() bool {
 
 // write answers the kernel. An answer that the kernel does not understand must not leave a program waiting.
 func (m *Mount) write(b []byte, unique uint64) {
-	for {
-		_, err := unix.Write(m.fd, b)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EINVAL):
-			m.log.Error("the kernel does not take the host's answer", "size", len(b))
-			m.fail(unique)
-		}
-		return // ENOENT: nobody waits for it any more
-	}
+	if _, err := rawio.Write(m.fd, b); errors.Is(err, unix.EINVAL) {
+		m.log.Error("the kernel does not take the host's answer", "size", len(b))
+		m.fail(unique)
+	} // ENOENT: nobody waits for it any more
 }
 
 // queueNote keeps a notification for writeNotes: the kernel may take it only after an answer that comes behind it.

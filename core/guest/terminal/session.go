@@ -19,6 +19,8 @@ import (
 )
 
 const (
+	// mainSession is the session of whoever names none.
+	mainSession = "main"
 	// replaySize is how much of the past a new viewer is shown.
 	replaySize = 64 << 10
 	// patience is how long one of several viewers may hold up the others.
@@ -145,6 +147,13 @@ func (s *session) shared() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.viewers) > 1
+}
+
+// past is what the terminal showed last.
+func (s *session) past() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ring.snapshot()
 }
 
 // attach adds a viewer, which gets the replay and then every byte after it; false when the session has ended.

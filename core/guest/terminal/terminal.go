@@ -76,6 +76,10 @@ func (m *Manager) Serve(ctx context.Context, st io.ReadWriteCloser) {
 		m.log.Debug("terminal: no request", "err", err)
 		return
 	}
+	if open.Peek {
+		m.peek(st, open.Session)
+		return
+	}
 	v := newViewer(open.Size)
 	s, err := m.view(&open, v)
 	if err != nil {
@@ -93,6 +97,33 @@ func (m *Manager) Serve(ctx context.Context, st io.ReadWriteCloser) {
 	_ = st.Close() // frees the reader and the sender
 	reader.Wait()
 	sender.Wait()
+}
+
+// peek sends what a session showed last, if there is one, and disturbs nothing.
+func (m *Manager) peek(st io.ReadWriteCloser, name string) {
+	if name == "" {
+		name = mainSession
+	}
+	m.mu.Lock()
+	s := m.sessions[name]
+	m.mu.Unlock()
+	out := frames.NewWriter(st)
+	if s != nil {
+		for rest := s.past(); len(rest) > 0; {
+			n := min(len(rest), proto.MaxChunk)
+			if err := out.Send(proto.KindStdout, rest[:n]); err != nil {
+				m.log.Debug("terminal: cannot show the past", "err", err)
+				return
+			}
+			rest = rest[n:]
+		}
+	}
+	if err := out.SendJSON(proto.KindExit, proto.ExitStatus{}); err != nil {
+		m.log.Debug("terminal: cannot end a peek", "err", err)
+		return
+	}
+	frames.Leave(st)
+	frames.AwaitClose(st)
 }
 
 // refuse tells the viewer why there is no session.
@@ -116,7 +147,7 @@ func (m *Manager) view(open *proto.TerminalOpen, v *viewer) (*session, error) {
 	}
 	name := open.Session
 	if name == "" {
-		name = "main"
+		name = mainSession
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -145,3 +145,21 @@ func TestCloseEndsShellsAndWhatTheyStarted(t *testing.T) {
 	}
 	guesttest.Eventually(t, "the shell's job ends", func() bool { return guesttest.Gone(guesttest.PID(t, pid)) })
 }
+
+func TestAPeekShowsThePastAndDisturbsNothing(t *testing.T) {
+	t.Parallel()
+	m, host := manager(t)
+	peek := func() guesttest.Output {
+		return guesttest.Collect(t, guesttest.Open(t, host, proto.PortTerminal, &proto.TerminalOpen{Peek: true, Size: proto.WindowSize{Cols: 10, Rows: 10}}))
+	}
+	if got := peek(); got.Stdout != "" || got.Exit.Code != 0 || m.Running() != 0 {
+		t.Errorf("without a session: %+v, %d sessions run", got, m.Running())
+	}
+	st := view(t, host, "", 90, 30)
+	typeLine(t, st, "echo seen-$((40+2))")
+	guesttest.Eventually(t, "the past is shown", func() bool { return strings.Contains(peek().Stdout, "seen-42") })
+	typeLine(t, st, "stty size; exit 7")
+	if got := guesttest.Collect(t, st); !strings.Contains(got.Stdout, "30 90") || got.Exit.Code != 7 {
+		t.Errorf("the viewer got %+v", got)
+	}
+}

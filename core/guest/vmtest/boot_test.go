@@ -28,6 +28,7 @@ type vm struct {
 
 	machine hypervisor.Machine
 	console string
+	way     *way
 	// asked are the lifecycle requests of the guest.
 	asked chan proto.LifecycleRequest
 }
@@ -36,7 +37,7 @@ type vm struct {
 func create(ctx context.Context, t *testing.T, disk *os.File) *vm {
 	t.Helper()
 	kernel, initrd, rootfs, rootType := image(ctx, t)
-	v := &vm{console: filepath.Join(t.TempDir(), "console"), asked: make(chan proto.LifecycleRequest, 8)}
+	v := &vm{way: newWay(t), console: filepath.Join(t.TempDir(), "console"), asked: make(chan proto.LifecycleRequest, 8)}
 	console, err := os.Create(v.console)
 	if err != nil {
 		t.Fatal(err)
@@ -87,8 +88,10 @@ func (v *vm) attach(ctx context.Context, t *testing.T) {
 		Boot: proto.BootConfig{
 			ID: "vm-1", Name: "box", Hostname: "box", EpochNS: time.Now().UnixNano(), MachineID: strings.Repeat("0a", 16),
 			Entropy: make([]byte, 64), Env: map[string]string{"FROM_HOST": "yes"},
+			CA: v.way.ca.CertPEM(),
 		},
-		Files: []proto.FileWrite{{Path: "/etc/from-host", Mode: 0o640, Data: []byte("placed\n")}},
+		Services: v.way.services(),
+		Files:    []proto.FileWrite{{Path: "/etc/from-host", Mode: 0o640, Data: []byte("placed\n")}},
 		OnLifecycle: func(r proto.LifecycleRequest) proto.LifecycleReply {
 			v.asked <- r
 			if r.Action == proto.ActionSuspend {

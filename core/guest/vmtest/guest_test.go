@@ -29,7 +29,7 @@ func TestGuest(t *testing.T) {
 	for name, test := range map[string]func(context.Context, *testing.T, *vm){
 		"boot": bootReport, "identity": identity, "doctor": inOrder, "commands": commands, "many commands": manyCommands, "slow reader": slowReader,
 		"cancel": cancelled, "terminal": terminals, "files": wholeFiles, "reaping": reaping, "vsock": overVsock, "new session": newSession,
-		"sysutil": powerCommands,
+		"sysutil": powerCommands, "trust": trust,
 	} {
 		if !t.Run(name, func(t *testing.T) { test(ctx, t, v) }) && ctx.Err() != nil {
 			return
@@ -37,7 +37,7 @@ func TestGuest(t *testing.T) {
 	}
 	v.shell(ctx, t, "echo kept > /root/kept; (trap 'echo ended > /root/ended; exit' TERM; echo on > /run/trap; while :; do sleep 0.1; done) &>/dev/null & "+
 		"until test -e /run/trap; do sleep 0.05; done")
-	if err := v.Shutdown(ctx, 5000, true); err != nil {
+	if err := v.Shutdown(ctx, 30_000, true); err != nil {
 		t.Fatal(err)
 	}
 	v.ended(ctx, t, hypervisor.GuestReboot)

@@ -59,11 +59,11 @@ func commandLine(s hypervisor.Spec, e ends) (*command, error) {
 	c := &command{}
 	c.add("-name", title(s.Name), "-no-user-config", "-nodefaults", "-display", "none", "-nic", "none", "-sandbox", sandbox, "-S",
 		"-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown",
-		"-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMB)+"M")
+		"-smp", processors(s), "-m", strconv.Itoa(s.MemoryMB)+"M")
 	c.accelerator(s)
 	console := board(c, s.Arch)
 	c.memory(s)
-	c.add("-kernel", c.reopened(s.Kernel), "-initrd", c.reopened(s.Initrd), "-append", fmt.Sprintf("console=%s %s capsem.carrier=%s", console, s.Cmdline, carrier))
+	c.add("-kernel", c.reopened(s.Kernel), "-initrd", c.reopened(s.Initrd), "-append", words(s, console))
 	c.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", c.fd(e.qmp)), "-mon", "chardev=qmp,mode=control")
 	c.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", c.fd(e.console)), "-serial", "chardev:console")
 	c.add("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng")
@@ -75,6 +75,25 @@ func commandLine(s hypervisor.Spec, e ends) (*command, error) {
 		}
 	}
 	return c, nil
+}
+
+// words is the kernel's command line. To wake a thread on another processor is dear in an emulated guest, and the agent does little that
+// takes long: one processor at a time is enough for it there.
+func words(s hypervisor.Spec, console string) string {
+	text := fmt.Sprintf("console=%s %s capsem.carrier=%s", console, s.Cmdline, carrier)
+	if s.Accelerator != hypervisor.KVM {
+		text += " capsem.procs=1"
+	}
+	return text
+}
+
+// processors are cores of one socket, or in an emulated guest sockets of their own: its scheduler then leaves who answers on the
+// processor of who asks, instead of waking another one, which takes longer than most answers.
+func processors(s hypervisor.Spec) string {
+	if s.Accelerator != hypervisor.KVM {
+		return fmt.Sprintf("cpus=%d,sockets=%d", s.CPUs, s.CPUs)
+	}
+	return strconv.Itoa(s.CPUs)
 }
 
 func (c *command) accelerator(s hypervisor.Spec) {
@@ -118,12 +137,20 @@ func board(c *command, arch string) (console string) {
 }
 
 // disk attaches one disk through a file descriptor set, so that QEMU never opens a path.
+// locking keeps any other QEMU from a disk that is written to; one that is only read may be everybody's.
+func locking(d hypervisor.Disk) string {
+	if d.ReadOnly {
+		return "off"
+	}
+	return "on"
+}
+
 func (c *command) disk(i int, d hypervisor.Disk) error {
 	number := c.fd(d.File)
 	file, node := fmt.Sprintf("file%d", i), fmt.Sprintf("disk%d", i)
 	c.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", number, i+1))
 	err := c.json("-blockdev", map[string]any{
-		"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", i+1), "node-name": file, "read-only": d.ReadOnly, "locking": "off",
+		"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", i+1), "node-name": file, "read-only": d.ReadOnly, "locking": locking(d),
 		"discard": "unmap",
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/digitalocean/go-qemu/qmp/raw"
@@ -32,6 +33,7 @@ type machine struct {
 
 	killed  sync.Once
 	started sync.Once
+	ran     atomic.Bool // the virtual CPUs may have run
 	stall   stall
 	work    sync.WaitGroup // the wait for room on the disk
 	dying   chan struct{}  // closed when QEMU has ended
@@ -229,10 +231,13 @@ func (m *machine) Start(ctx context.Context) error {
 	m.started.Do(func() { err = m.run(ctx, "start", m.proceed) })
 	select {
 	case <-m.down:
-		return hypervisor.ErrGone
+		err = hypervisor.ErrGone
 	default:
-		return err
 	}
+	if err != nil && m.ran.Load() {
+		err = fmt.Errorf("%w: %w", err, hypervisor.ErrRan)
+	}
+	return err
 }
 
 // Pause stops the virtual CPUs.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"capsem/core/hypervisor"
@@ -158,18 +159,26 @@ func (m *machine) awaitLoaded(ctx context.Context) error {
 
 // proceed lets the virtual CPUs run and looks whether they do: a machine that could not take its disks looks alive and never runs.
 func (m *machine) proceed() error {
-	if err := m.qmp.Cont(); err != nil {
-		return err //nolint:wrapcheck // by the caller
-	}
-	if m.spec.State == nil {
+	m.ran.Store(true) // until QEMU says that they have not
+	err := m.qmp.Cont()
+	if err == nil && m.spec.State == nil {
 		return nil
 	}
-	st, err := m.status()
+	st, asked := m.status()
+	switch {
+	case asked != nil:
+		return errors.Join(err, asked)
+	case slices.Contains(neverRan, st):
+		m.ran.Store(false)
+	}
 	if err == nil && st != "running" && st != "io-error" {
 		err = fmt.Errorf("it does not run: QEMU says %.40q", st)
 	}
-	return err
+	return err //nolint:wrapcheck // by the caller
 }
+
+// neverRan are QEMU's words for a machine that has loaded its state, and waits.
+var neverRan = []string{"prelaunch", "inmigrate", "paused", "postmigrate"}
 
 // layout is raised when the machine that is made of the same spec changes, so that older states do not fit it any more.
 const layout = 1

@@ -2,6 +2,7 @@ package serial
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"capsem/core/link/rawio"
 )
 
 // Port is an open virtio-serial port. Read waits for bytes however long no host is connected, so a Port outlives its
@@ -59,13 +62,8 @@ func (p *Port) Read(b []byte) (int, error) {
 	var failed error
 	err := p.raw.Read(func(fd uintptr) bool {
 		p.attempts.Add(1)
-		for {
-			n, failed = unix.Read(int(fd), b)
-			if failed != unix.EINTR {
-				break
-			}
-		}
-		return n > 0 || (failed != nil && failed != unix.EAGAIN)
+		n, failed = rawio.Read(int(fd), b)
+		return n > 0 || (failed != nil && !errors.Is(failed, unix.EAGAIN))
 	})
 	if err == nil {
 		err = failed
@@ -81,7 +79,25 @@ func (p *Port) Read(b []byte) (int, error) {
 
 // Write writes all of b, waiting while the port is full or no host is connected. 32 KiB go out in one piece.
 func (p *Port) Write(b []byte) (int, error) {
-	n, err := p.file.Write(b)
+	n := 0
+	var failed error
+	err := p.raw.Write(func(fd uintptr) bool {
+		for n < len(b) && failed == nil {
+			var put int
+			put, failed = rawio.Write(int(fd), b[n:])
+			n += put
+		}
+		if errors.Is(failed, unix.EAGAIN) {
+			failed = nil
+		}
+		return n == len(b) || failed != nil
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil && p.closed.Load() {
+		err = os.ErrClosed
+	}
 	if err != nil {
 		return n, fmt.Errorf("write serial port: %w", err)
 	}

@@ -90,7 +90,7 @@ func (w *worker) exec(conn net.Conn, req proto.WorkerRequest) {
 	_ = proto.WriteStreamFrame(conn, proto.KindExit, encode(exit))
 }
 
-// run1 knows: disk TEXT, memory TEXT, what (see remember), echo TEXT, err TEXT, exit N, cat, hang, spam BYTES, die, poweroff, crash (hypervisor), fail (error frame).
+// run1 knows: env NAME (of the credentials it was told of), disk TEXT, memory TEXT, what (see remember), echo TEXT, err TEXT, exit N, cat, hang, spam BYTES, die, poweroff, crash (hypervisor), fail (error frame).
 func (w *worker) run1(conn net.Conn, text string, stdin io.Reader, gone, cancel <-chan struct{}) proto.ExitStatus {
 	word, rest, _ := strings.Cut(text, " ")
 	n, _ := strconv.Atoi(rest)
@@ -99,6 +99,11 @@ func (w *worker) run1(conn net.Conn, text string, stdin io.Reader, gone, cancel 
 		return proto.ExitStatus{DurationUS: 5}
 	}
 	switch word {
+	case "env":
+		w.mu.Lock()
+		text := w.env[rest]
+		w.mu.Unlock()
+		_ = proto.WriteStreamFrame(conn, proto.KindStdout, []byte(text+"\n"))
 	case "echo":
 		_ = proto.WriteStreamFrame(conn, proto.KindStdout, []byte(rest+"\n"))
 	case "err":

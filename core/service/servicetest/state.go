@@ -9,7 +9,6 @@ import (
 
 	"capsem/core/checkpoint"
 	"capsem/core/image"
-	"capsem/core/lifecycle"
 	"capsem/core/proto"
 	"capsem/core/template"
 )
@@ -94,10 +93,4 @@ func (w *worker) remember(word, rest string) (out string, ok bool) {
 		return string(disk) + "|" + w.memory + "\n", err == nil
 	}
 	return "", false
-}
-
-// suspended ends the fake VM whose memory is saved.
-func (w *worker) suspended() {
-	w.set(lifecycle.Suspended, "")
-	w.end()
 }

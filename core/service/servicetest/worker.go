@@ -69,6 +69,8 @@ type worker struct {
 	changed chan struct{}
 	jobs    []*job
 	memory  string
+	env     map[string]string
+	servers map[string]proto.Secret
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -177,10 +179,15 @@ func (w *worker) serve(conn net.Conn) {
 			return
 		}
 		reply := w.answer(req)
-		if req.Op == proto.OpSuspend && reply.Error == nil {
-			w.suspended()
+		suspended := req.Op == proto.OpSuspend && reply.Error == nil
+		if suspended {
+			w.set(lifecycle.Suspended, "")
 		}
-		if proto.WriteFrame(conn, reply) != nil {
+		err := proto.WriteFrame(conn, reply)
+		if suspended { // not before the answer is out
+			w.end()
+		}
+		if err != nil {
 			return
 		}
 		if req.Op == proto.OpKill || req.Op == proto.OpStop {
@@ -212,6 +219,8 @@ func (w *worker) answer(req proto.WorkerRequest) proto.WorkerReply {
 	case proto.OpStatus:
 		st := w.status
 		return proto.WorkerReply{Status: &st}
+	case proto.OpCredentials:
+		w.env, w.servers = req.Credentials.Env, req.Credentials.Servers
 	case proto.OpRelocate:
 		return w.relocate(req)
 	case proto.OpFork:
@@ -239,7 +248,7 @@ func (w *worker) relocate(req proto.WorkerRequest) proto.WorkerReply {
 // stream serves what takes a connection over.
 func (w *worker) stream(conn net.Conn, req proto.WorkerRequest) bool {
 	serve := map[proto.WorkerOp]func(net.Conn, proto.WorkerRequest){
-		proto.OpWatch: w.watch, proto.OpExec: w.exec, proto.OpFile: w.file, proto.OpForward: w.forward, proto.OpTerminal: w.terminal,
+		proto.OpWatch: w.watch, proto.OpExec: w.exec, proto.OpFile: w.file, proto.OpForward: w.forward, proto.OpTerminal: w.terminal, proto.OpMCP: w.mcp,
 	}[req.Op]
 	if serve == nil {
 		return false

@@ -32,6 +32,8 @@ type Hello struct {
 	Mount []byte `cbor:"mount"`
 	// Resumed says that the kernel's INIT was answered before, in another stream.
 	Resumed bool `cbor:"resumed"`
+	// Hints says that the guest side knows what to do with a Hint.
+	Hints bool `cbor:"hints,omitempty"`
 }
 
 // Welcome answers Hello.

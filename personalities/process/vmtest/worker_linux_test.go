@@ -235,7 +235,7 @@ func (v *vm) must(command string) string {
 	return r.stdout
 }
 
-// resident is the memory of a process in bytes.
+// resident is the memory of a process in bytes, without the pages of files: those of the program are shared by all workers.
 func resident(t *testing.T, pid int) int64 {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
@@ -247,7 +247,11 @@ func resident(t *testing.T, pid int) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pages * int64(os.Getpagesize())
+	shared, err := strconv.ParseInt(string(words[2]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (pages - shared) * int64(os.Getpagesize())
 }
 
 // gone waits for the end of a process that is nobody's child here, and returns how long it took.

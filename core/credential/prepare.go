@@ -1,0 +1,129 @@
+package credential
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+	"time"
+
+	"capsem/core/proto"
+)
+
+// Prepare gives the variables and files by which the command lines of the providers find their credentials in a guest, with
+// placeholders in them. It is a pure function of the entries and the VM's family.
+func Prepare(entries []Entry, family string) (env map[string]string, files []proto.GrantFile) {
+	env = map[string]string{}
+	var git []string
+	for i := range entries {
+		e := &entries[i]
+		p := e.placeholders(family)
+		for _, name := range e.Env {
+			if _, taken := env[name]; !taken {
+				env[name] = p.value
+			}
+		}
+		switch e.Form {
+		case OAuth:
+			files = append(files, signInFiles(e, p)...)
+		case Key, Basic:
+			git = append(git, gitLines(e, p.value)...)
+		}
+		if e.Kind == "anthropic" {
+			files = add(files, claudeSettings(e, p)...)
+		}
+		if e.Kind == "google" && e.Form == Key {
+			files = add(files, geminiSettings("gemini-api-key"))
+		}
+	}
+	if len(git) > 0 {
+		files = append(files,
+			proto.GrantFile{Path: ".git-credentials", Text: strings.Join(git, "\n") + "\n"},
+			proto.GrantFile{Path: ".gitconfig", Text: "[credential]\n\thelper = store\n", Keep: true})
+	}
+	return env, files
+}
+
+// add appends files whose names are not there yet.
+func add(files []proto.GrantFile, more ...proto.GrantFile) []proto.GrantFile {
+next:
+	for _, m := range more {
+		for _, f := range files {
+			if f.Path == m.Path {
+				continue next
+			}
+		}
+		files = append(files, m)
+	}
+	return files
+}
+
+// signInFiles are the file of a sign-in, as its command line writes it.
+func signInFiles(e *Entry, p placeholders) []proto.GrantFile {
+	t := e.Token
+	switch t.Client {
+	case clientClaude:
+		return []proto.GrantFile{asJSON(".claude/.credentials.json", claudeFile{OAuth: &claudeOAuth{
+			Access: p.value, Refresh: p.refresh, Expires: farFuture * 1000, Scopes: t.Scopes, Plan: t.Plan, Tier: t.Tier,
+		}}, false)}
+	case clientCodex:
+		return []proto.GrantFile{asJSON(".codex/auth.json", codexFile{
+			Mode: "chatgpt", Tokens: &codexTokens{Identity: p.identity, Access: p.value, Refresh: p.refresh, Account: t.Account},
+			// It renews what was last renewed long ago; the host does that.
+			LastRefresh: time.Unix(farFuture, 0).UTC().Format(time.RFC3339),
+		}, false)}
+	case clientGemini:
+		return []proto.GrantFile{
+			asJSON(".gemini/oauth_creds.json", geminiFile{
+				Access: p.value, Refresh: p.refresh, Scope: strings.Join(t.Scopes, " "), Type: "Bearer", Identity: p.identity, Expires: farFuture * 1000,
+			}, false),
+			geminiSettings("oauth-personal"),
+		}
+	}
+	return nil
+}
+
+// claudeSettings keep Claude Code from asking on its first start what has been decided.
+func claudeSettings(e *Entry, p placeholders) []proto.GrantFile {
+	state := map[string]any{
+		"hasCompletedOnboarding": true,
+		"projects":               map[string]any{"/root": map[string]any{"hasTrustDialogAccepted": true}},
+	}
+	if e.Form == Key { // it knows a key that was agreed to by its last letters
+		state["customApiKeyResponses"] = map[string]any{"approved": []string{p.value[max(0, len(p.value)-20):]}, "rejected": []string{}}
+	}
+	return []proto.GrantFile{asJSON(".claude.json", state, true)}
+}
+
+func geminiSettings(how string) proto.GrantFile {
+	return asJSON(".gemini/settings.json", map[string]any{"security": map[string]any{"auth": map[string]any{"selectedType": how}}}, true)
+}
+
+// gitLines are lines for git's own store, one for each host by name.
+func gitLines(e *Entry, value string) []string {
+	user := e.User
+	switch e.Kind {
+	case "github":
+		user = "x-access-token"
+	case "gitlab":
+		user = "oauth2"
+	}
+	if user == "" || strings.ContainsAny(user, "/@") {
+		return nil
+	}
+	var out []string
+	for _, h := range e.Hosts {
+		if !strings.HasPrefix(h, "*") && (e.Kind == Generic || h == "github.com" || h == "gist.github.com" || e.Kind == "gitlab") {
+			u := url.URL{Scheme: "https", User: url.UserPassword(user, value), Host: h}
+			out = append(out, u.String())
+		}
+	}
+	return out
+}
+
+func asJSON(path string, v any, keep bool) proto.GrantFile {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		panic(err) // types of ours
+	}
+	return proto.GrantFile{Path: path, Text: string(text) + "\n", Keep: keep}
+}

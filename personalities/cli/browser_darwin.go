@@ -1,0 +1,4 @@
+package cli
+
+// browserOpener opens an address in the user's browser.
+const browserOpener = "open"
