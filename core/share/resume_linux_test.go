@@ -140,6 +140,7 @@ func TestSavedServerGoesOnWithACopyOfTheDirectory(t *testing.T) {
 	defer f.Close()
 	_, err = f.WriteString("before")
 	must(t, err)
+	r.settle() // else it would be written to the copy only
 	fork := t.TempDir()
 	r.restart(t, func(c *share.Config) {
 		must(t, os.CopyFS(fork, os.DirFS(r.host)))

@@ -41,9 +41,11 @@ type Server struct {
 	waiting sync.WaitGroup
 
 	requests, sent, repeated atomic.Uint64
-	ctx                      context.Context //nolint:containedctx // ends the goroutines; Close cancels it
-	cancel                   context.CancelFunc
-	closed                   sync.Once
+	// lateFailed is when a write failed that the guest took for done, in nanoseconds since 1970.
+	lateFailed atomic.Int64
+	ctx        context.Context //nolint:containedctx // ends the goroutines; Close cancels it
+	cancel     context.CancelFunc
+	closed     sync.Once
 }
 
 // mount is what belongs to one mount in the guest. It changes only under the gate.

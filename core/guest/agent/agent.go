@@ -47,6 +47,8 @@ type Config struct {
 	Power Power
 	// Mount mounts one shared directory; dial opens a stream to the host's side of it, whenever it is asked.
 	Mount func(ctx context.Context, share proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error
+	// Settle waits until what was written to shared directories is on the host; nil where there are none.
+	Settle func()
 }
 
 // Agent serves one link session after another. Make it with New.
@@ -61,8 +63,9 @@ type Agent struct {
 
 	mu       sync.Mutex
 	sessions int
-	current  link.Session
-	changed  chan struct{}
+	// current is the session that is up, direct the same without waiting for the shared directories.
+	current, direct link.Session
+	changed         chan struct{}
 }
 
 // New returns an Agent.
@@ -96,11 +99,21 @@ func (a *Agent) Run(ctx context.Context, carrier Acceptor) error {
 // Wait waits for the handlers of streams; their context must have ended.
 func (a *Agent) Wait() { a.work.Wait() }
 
-// Session returns the session that is up, or waits for one.
+// Session returns the session that is up, or waits for one. What is written to its streams comes after what was written to shared
+// directories before.
 func (a *Agent) Session(ctx context.Context) (link.Session, error) {
+	return a.up(ctx, func() link.Session { return a.current })
+}
+
+// Direct is Session without that order, for what tells of no files.
+func (a *Agent) Direct(ctx context.Context) (link.Session, error) {
+	return a.up(ctx, func() link.Session { return a.direct })
+}
+
+func (a *Agent) up(ctx context.Context, which func() link.Session) (link.Session, error) {
 	for {
 		a.mu.Lock()
-		s, changed := a.current, a.changed
+		s, changed := which(), a.changed
 		a.mu.Unlock()
 		if s != nil {
 			return s, nil
@@ -116,7 +129,10 @@ func (a *Agent) Session(ctx context.Context) (link.Session, error) {
 func (a *Agent) setCurrent(s link.Session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.current = s
+	a.current, a.direct = nil, s
+	if s != nil {
+		a.current = ordered{s, a.settle}
+	}
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
@@ -201,7 +217,7 @@ func (a *Agent) listen(ctx context.Context, s link.Session, accepting *sync.Wait
 				if err != nil {
 					return
 				}
-				a.work.Go(func() { handle(ctx, st) })
+				a.work.Go(func() { handle(ctx, orderedStream{st, a.settle}) })
 			}
 		})
 	}

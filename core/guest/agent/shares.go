@@ -36,7 +36,7 @@ func (a *Agent) mountAll(ctx context.Context, shares []proto.Share) error {
 
 // dialShare opens a stream to the host's side of a shared directory, in the session that is up or the next.
 func (a *Agent) dialShare(ctx context.Context, tag string) (io.ReadWriteCloser, error) {
-	s, err := a.Session(ctx)
+	s, err := a.Direct(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,7 @@ type Mount struct {
 
 	poll   *pollFile
 	known  *known
+	behind *behind
 	out    *outbox
 	notes  chan []byte
 	ready  chan struct{}
@@ -71,7 +72,7 @@ type Mount struct {
 // Start mounts the directory and returns when the host has answered for the first time, or with ctx's error.
 func Start(ctx context.Context, opts Options) (*Mount, error) {
 	m := &Mount{
-		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
+		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), behind: newBehind(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
 		noted: make(chan struct{}),
 	}
 	if m.log == nil {
@@ -140,6 +141,7 @@ func (m *Mount) Close() error {
 		}
 		m.closing.Store(true)
 		m.stop()
+		m.behind.close()
 		for _, unique := range m.out.close() {
 			m.fail(unique)
 		}
@@ -150,6 +152,9 @@ func (m *Mount) Close() error {
 	})
 	return m.err
 }
+
+// Settle waits until the host has carried out all writes that programs were told are done, or for ctx.
+func (m *Mount) Settle(ctx context.Context) { m.behind.settle(ctx) }
 
 // fail answers a request in the host's place.
 func (m *Mount) fail(unique uint64) { m.refuse(unique, unix.ECONNABORTED) }

@@ -27,7 +27,10 @@ type message struct {
 	seq    uint64
 	op     wire.Op
 	unique uint64
+	node   uint64
 	frame  []byte
+	// behind is the size of a write that its program was told is done.
+	behind uint32
 	// forgets counts the messages that forget, this one included.
 	forgets uint64
 	sending bool

@@ -56,6 +56,7 @@ func (m *Mount) readKernel() {
 			m.log.Error("the kernel sent a bad message", "size", n, "error", err)
 			continue
 		}
+		follow.saw(head.PID)
 		if answer, ours := m.poll.answer(head, body); ours {
 			if answer != nil {
 				m.write(answer, head.Unique)
@@ -66,13 +67,21 @@ func (m *Mount) readKernel() {
 			m.refuse(head.Unique, unix.EOPNOTSUPP)
 			continue
 		}
-		follow.saw(head.PID)
 		answer, changes := m.known.ask(head, body)
 		if answer != nil {
 			m.write(answer, head.Unique)
 			continue
 		}
-		msg := &message{op: head.Op, unique: head.Unique, changes: changes}
+		if errno := m.behind.failure(head.Op, head.Node); errno != 0 {
+			m.refuse(head.Unique, errno)
+			continue
+		}
+		msg := &message{op: head.Op, unique: head.Unique, node: head.Node, changes: changes}
+		if size, ok := m.behind.take(head, body); ok {
+			msg.behind = size
+			wire.MarkBehind(body)
+			m.confirm(head.Unique, size)
+		}
 		if n <= copyBelow {
 			msg.frame = append(make([]byte, 0, wire.FrameHead+n), buf[:wire.FrameHead+n]...)
 		} else {
@@ -80,10 +89,18 @@ func (m *Mount) readKernel() {
 			buf, _ = bufs.Get().(*[bufSize]byte)
 		}
 		wire.PutHead(msg.frame)
-		if !m.out.put(msg) && !head.Op.NoReply() {
+		if !m.out.put(msg) && !head.Op.NoReply() && msg.behind == 0 {
 			m.fail(head.Unique)
 		}
 	}
+}
+
+// confirm answers a write that will be carried out.
+func (m *Mount) confirm(unique uint64, size uint32) {
+	var b [wire.OutSize + 8]byte
+	wire.PutOut(b[:], 0, unique)
+	wire.AppendU32(b[:wire.OutSize], size)
+	m.write(b[:], unique)
 }
 
 // readRequest waits for one request. The scheduler learns only of the waiting.
@@ -138,7 +155,7 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
-	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes(), Hints: true}); err != nil {
+	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes(), Hints: true, Behind: true}); err != nil {
 		return false, err
 	}
 	welcome, err := wire.ReadWelcome(stream)
@@ -147,6 +164,7 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	}
 	m.out.begin(stream, welcome.Forgets)
 	defer m.known.forget()
+	defer m.behind.lend(0)
 	defer m.out.end(stream)
 	return true, m.deliverAll(stream)
 }
@@ -182,6 +200,16 @@ func (m *Mount) deliver(b []byte) error {
 	if !ok || (msg.op == wire.OpInit && resumed) {
 		return nil // an answer to what was answered, or to the INIT of ours that repeats the kernel's
 	}
+	if msg.behind > 0 {
+		m.wrote(msg, unix.Errno(-code)) //nolint:gosec // ParseOut has checked it
+		return nil
+	}
+	if msg.op == wire.OpFsync && code == 0 {
+		if errno := m.behind.failure(msg.op, msg.node); errno != 0 { // it waited for writes that failed
+			m.refuse(unique, errno)
+			return nil
+		}
+	}
 	m.write(b, unique)
 	if msg.op == wire.OpInit {
 		m.inited.Do(func() { close(m.ready) })
@@ -189,8 +217,24 @@ func (m *Mount) deliver(b []byte) error {
 	return nil
 }
 
-// told takes what is no answer: a hint is for us, the rest for the kernel.
+// wrote is told what came of a write that its program was told is done.
+func (m *Mount) wrote(msg *message, errno unix.Errno) {
+	if errno != 0 {
+		m.log.Error("a write to a shared directory failed after it was said to be done", "dir", m.opts.Dir, "error", errno)
+	}
+	m.behind.answered(msg.node, msg.behind, errno)
+}
+
+// told takes what is no answer: hints and credit are for us, the rest for the kernel.
 func (m *Mount) told(code int32, b []byte) error {
+	if code == wire.NotifyCredit {
+		bytes, err := wire.ParseCredit(b)
+		if err != nil {
+			return err
+		}
+		m.behind.lend(bytes)
+		return nil
+	}
 	if code == wire.NotifyHint {
 		h, err := wire.ParseHint(b)
 		if err != nil {

@@ -34,6 +34,8 @@ type Hello struct {
 	Resumed bool `cbor:"resumed"`
 	// Hints says that the guest side knows what to do with a Hint.
 	Hints bool `cbor:"hints,omitempty"`
+	// Behind says that the guest side makes use of credit.
+	Behind bool `cbor:"behind,omitempty"`
 }
 
 // Welcome answers Hello.
