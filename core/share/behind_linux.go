@@ -20,7 +20,7 @@ const (
 	lateBytes = wire.MaxBehind / 4
 )
 
-// late are the answers to writes behind (see wire.NotifyCredit) that are to be sent with the next one.
+// late are the answers that no program waits for (see wire.NotifyCredit); they are sent with the next one.
 type late struct {
 	// wanted says that the guest side makes use of credit; lent is how much it has. They are the session's, under its mu.
 	wanted bool
@@ -52,19 +52,22 @@ func (l *late) before(frame []byte, write func([]byte) error) []byte {
 	return append(waited, frame...)
 }
 
-// writesBehind reports whether a request is a write that the guest takes for done.
-func writesBehind(head wire.Header, body []byte) bool {
-	if head.Op != wire.OpWrite {
-		return false
+// nobodyWaits reports whether the guest's kernel was told that a request is done.
+func nobodyWaits(head wire.Header, body []byte) bool {
+	switch head.Op {
+	case wire.OpRelease, wire.OpReleasedir:
+		return true
+	case wire.OpWrite:
+		w, ok := wire.ParseWrite(body)
+		return ok && w.Behind
 	}
-	w, ok := wire.ParseWrite(body)
-	return ok && w.Behind
+	return false
 }
 
-// writeBehind carries such a write out before anything else is read: what is asked next may depend on it.
-func (c *session) writeBehind(head wire.Header, body []byte) {
+// quietly carries such a request out before anything else is read, since what is asked next may depend on it.
+func (c *session) quietly(head wire.Header, body []byte) {
 	c.s.answer(head, body, false, func(frame []byte) error {
-		if code, _, err := wire.ParseOut(frame[wire.FrameHead:]); err == nil && code != 0 {
+		if code, _, err := wire.ParseOut(frame[wire.FrameHead:]); err == nil && code != 0 && head.Op == wire.OpWrite {
 			c.s.log.Error("a write that the guest was told is done has failed", "error", unix.Errno(-code)) //nolint:gosec // an errno of ours
 			c.s.lateFailed.Store(time.Now().UnixNano())
 		}
@@ -80,7 +83,9 @@ func (c *session) writeBehind(head wire.Header, body []byte) {
 		}
 		return c.write(c.late.before(nil, c.write))
 	})
-	c.lend()
+	if head.Op == wire.OpWrite {
+		c.lend()
+	}
 }
 
 // lend tells the guest side of its credit when that has changed.

@@ -140,8 +140,8 @@ func (c *session) take(buf []byte, n int) error {
 		c.s.buffers.put(buf)
 		return nil
 	}
-	if writesBehind(head, body) {
-		c.writeBehind(head, body)
+	if c.late.wanted && nobodyWaits(head, body) {
+		c.quietly(head, body)
 		c.s.buffers.put(buf)
 		return nil
 	}

@@ -35,11 +35,12 @@ func (ms *Mounts) Settle() {
 	all := ms.all
 	ms.mu.Unlock()
 	for _, m := range all {
-		if !m.behind.settled() {
-			ctx, cancel := context.WithTimeout(context.Background(), settleTime) //nolint:forbidigo // nobody waits longer than that
-			m.Settle(ctx)
-			cancel()
+		if m.behind.settled() {
+			continue
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), settleTime) //nolint:forbidigo // nobody waits longer than that
+		m.Settle(ctx)
+		cancel()
 	}
 }
 

@@ -154,7 +154,13 @@ func (m *Mount) Close() error {
 }
 
 // Settle waits until the host has carried out all writes that programs were told are done, or for ctx.
-func (m *Mount) Settle(ctx context.Context) { m.behind.settle(ctx) }
+func (m *Mount) Settle(ctx context.Context) {
+	if m.behind.settled() {
+		return
+	}
+	m.out.flush()
+	m.behind.settle(ctx)
+}
 
 // fail answers a request in the host's place.
 func (m *Mount) fail(unique uint64) { m.refuse(unique, unix.ECONNABORTED) }

@@ -76,12 +76,8 @@ func (m *Mount) readKernel() {
 			m.refuse(head.Unique, errno)
 			continue
 		}
-		msg := &message{op: head.Op, unique: head.Unique, node: head.Node, changes: changes}
-		if size, ok := m.behind.take(head, body); ok {
-			msg.behind = size
-			wire.MarkBehind(body)
-			m.confirm(head.Unique, size)
-		}
+		msg := &message{op: head.Op, unique: head.Unique, node: head.Node, changes: changes, lazy: head.Op.Forgets()}
+		m.ahead(msg, head, body)
 		if n <= copyBelow {
 			msg.frame = append(make([]byte, 0, wire.FrameHead+n), buf[:wire.FrameHead+n]...)
 		} else {
@@ -89,18 +85,30 @@ func (m *Mount) readKernel() {
 			buf, _ = bufs.Get().(*[bufSize]byte)
 		}
 		wire.PutHead(msg.frame)
-		if !m.out.put(msg) && !head.Op.NoReply() && msg.behind == 0 {
+		if !m.out.put(msg) && !head.Op.NoReply() && !msg.told {
 			m.fail(head.Unique)
 		}
 	}
 }
 
-// confirm answers a write that will be carried out.
-func (m *Mount) confirm(unique uint64, size uint32) {
+// ahead answers at once what the host will carry out in any case: a write for which there is credit, and that a file is closed.
+func (m *Mount) ahead(msg *message, head wire.Header, body []byte) {
 	var b [wire.OutSize + 8]byte
-	wire.PutOut(b[:], 0, unique)
+	if head.Op == wire.OpRelease || head.Op == wire.OpReleasedir {
+		wire.PutOut(b[:wire.OutSize], 0, head.Unique)
+		m.write(b[:wire.OutSize], head.Unique)
+		msg.told, msg.lazy = true, true
+		return
+	}
+	size, ok := m.behind.take(head, body)
+	if !ok {
+		return
+	}
+	wire.MarkBehind(body)
+	msg.told, msg.behind, msg.lazy = true, size, size <= copyBelow
+	wire.PutOut(b[:], 0, head.Unique)
 	wire.AppendU32(b[:wire.OutSize], size)
-	m.write(b[:], unique)
+	m.write(b[:], head.Unique)
 }
 
 // readRequest waits for one request. The scheduler learns only of the waiting.
@@ -200,7 +208,7 @@ func (m *Mount) deliver(b []byte) error {
 	if !ok || (msg.op == wire.OpInit && resumed) {
 		return nil // an answer to what was answered, or to the INIT of ours that repeats the kernel's
 	}
-	if msg.behind > 0 {
+	if msg.told {
 		m.wrote(msg, unix.Errno(-code)) //nolint:gosec // ParseOut has checked it
 		return nil
 	}
@@ -217,8 +225,11 @@ func (m *Mount) deliver(b []byte) error {
 	return nil
 }
 
-// wrote is told what came of a write that its program was told is done.
+// wrote is told what came of what the kernel was told is done.
 func (m *Mount) wrote(msg *message, errno unix.Errno) {
+	if msg.behind == 0 {
+		return // a file was closed
+	}
 	if errno != 0 {
 		m.log.Error("a write to a shared directory failed after it was said to be done", "dir", m.opts.Dir, "error", errno)
 	}
