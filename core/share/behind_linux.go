@@ -110,7 +110,7 @@ func (s *Server) creditNow() uint32 {
 		return 0
 	}
 	var st unix.Statfs_t
-	if unix.Fstatfs(s.rootFD, &st) != nil || st.Bavail < ampleFree/uint64(max(st.Bsize, 1)) { //nolint:gosec // positive
+	if unix.Fstatfs(s.rootFD, &st) != nil || st.Bavail < ampleFree/uint64(max(st.Bsize, 1)) {
 		return 0
 	}
 	return wire.MaxBehind

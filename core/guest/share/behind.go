@@ -4,7 +4,6 @@ package share
 
 import (
 	"context"
-	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +11,12 @@ import (
 	"capsem/core/share/wire"
 )
 
-// maxFailed bounds the files of which an error is kept for whoever asks next.
-const maxFailed = 1024
+const (
+	// maxFailed bounds the files of which an error is kept for whoever asks next.
+	maxFailed = 1024
+	// maxOffset is how far into a file there is no doubt that the host's file system can go.
+	maxOffset = 1 << 40
+)
 
 // behind are the writes that programs were told are done although the host has not answered yet. It lends credit for them while it is
 // sure that they will succeed; they are sent in their order, like everything, so only an observer beside the guest could see that they
@@ -42,7 +45,7 @@ func (b *behind) take(head wire.Header, body []byte) (size uint32, ok bool) {
 	}
 	w, ok := wire.ParseWrite(body)
 	const synced = unix.O_SYNC | unix.O_DSYNC | unix.O_DIRECT
-	if !ok || w.Size == 0 || w.Size > wire.MaxData || w.Off > math.MaxInt64-2*wire.MaxData || w.Open&synced != 0 {
+	if !ok || w.Size == 0 || w.Size > wire.MaxData || w.Off > maxOffset || w.Open&synced != 0 {
 		return 0, false
 	}
 	b.mu.Lock()

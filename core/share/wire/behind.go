@@ -38,7 +38,7 @@ func ParseWrite(body []byte) (w WriteIn, ok bool) {
 		Off: le.Uint64(body[8:]), Size: le.Uint32(body[writeSizeAt:]), Open: le.Uint32(body[openFlagsAt:]),
 		Behind: le.Uint32(body[writeFlagsAt:])&behindFlag != 0,
 	}
-	return w, uint64(w.Size) == uint64(len(body)-WriteHead)
+	return w, int64(w.Size) == int64(len(body)-WriteHead)
 }
 
 // MarkBehind marks the body of a WRITE.
