@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"capsem/core/guest/castore"
 	"capsem/core/guest/exec"
 	"capsem/core/guest/files"
 	"capsem/core/guest/forward"
@@ -58,6 +59,8 @@ type Agent struct {
 	// work are the handlers of streams; they may outlive their session.
 	work sync.WaitGroup
 
+	// store has the host's certificate; only session uses it.
+	store castore.Keeper
 	// mounted has the directory of each share that is mounted; only session uses it.
 	mounted map[string]bool
 
