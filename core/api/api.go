@@ -307,7 +307,7 @@ type SandboxInfo struct {
 	HypervisorPID int    `json:"hypervisor_pid,omitempty"`
 	Accelerator   string `json:"accelerator,omitempty"`
 	Carrier       string `json:"carrier,omitempty"`
-	// LastError says why it is Defunct.
+	// LastError says why it is Defunct, or why a Suspended one did not go on.
 	LastError string `json:"last_error,omitempty"`
 	// Idle says that a Suspended VM is so because nobody used it: its next command, shell or file operation wakes it.
 	Idle bool `json:"idle,omitempty"`

@@ -8,9 +8,11 @@ import (
 	"os"
 	"time"
 
+	"capsem/core/checkpoint"
 	"capsem/core/fault"
 	"capsem/core/guard"
 	"capsem/core/lifecycle"
+	"capsem/core/paths"
 	"capsem/core/proto"
 	"capsem/core/safesocket"
 	"capsem/core/workerclient"
@@ -148,6 +150,7 @@ func (s *Service) ended(v *vm, l *life) bool {
 	wanted, destroy := l.wanted, l.destroy
 	v.mu.Unlock()
 	to, why := outcome(now, l, wanted)
+	to = standing(now.dir, to)
 	v.update(func() {
 		v.life = nil
 		v.status = proto.WorkerStatus{}
@@ -232,6 +235,15 @@ func outcome(now view, l *life, wanted bool) (lifecycle.State, string) {
 		why += ": " + words
 	}
 	return lifecycle.Defunct, why
+}
+
+// standing is the state of a VM that failed: one that still has the state it was to go on from has lost nothing, and is suspended as
+// before.
+func standing(dir paths.VM, failed lifecycle.State) lifecycle.State {
+	if failed == lifecycle.Defunct && checkpoint.Exists(dir.Dir()) {
+		return lifecycle.Suspended
+	}
+	return failed
 }
 
 // clearInstance removes what a worker that ended without doing so left behind.
