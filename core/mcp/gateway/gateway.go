@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -79,6 +80,9 @@ type Gateway struct {
 	server *sdk.Server
 	calls  chan struct{}
 	held   atomic.Int64
+
+	// building is held while the view is made, so that the last one is of the newest offers.
+	building sync.Mutex
 
 	mu       sync.Mutex
 	backend  Backend
@@ -161,16 +165,16 @@ func (g *Gateway) now() *view {
 	return g.rebuild()
 }
 
-// rebuild makes the view anew, and tells the guest of what has changed.
+// rebuild makes the view anew, and tells the guest of what has changed. No call waits for that.
 func (g *Gateway) rebuild() *view {
+	g.building.Lock()
+	defer g.building.Unlock()
 	g.mu.Lock()
-	offers := make([]*aggregator.Offering, 0, len(g.offers))
-	for _, o := range g.offers {
-		offers = append(offers, o)
-	}
-	old := g.view
-	g.view = makeView(offers, g.cfg.Pins)
-	fresh := g.view
+	offers, old := slices.Collect(maps.Values(g.offers)), g.view
+	g.mu.Unlock()
+	fresh := makeView(offers, g.cfg.Pins)
+	g.mu.Lock()
+	g.view = fresh
 	g.mu.Unlock()
 	if err := g.cfg.Pins.Saw(fresh.tools, time.Now()); err != nil {
 		g.cfg.Log.Warn("new MCP tools cannot be noted, and so not be approved", "error", err)

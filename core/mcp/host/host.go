@@ -72,6 +72,7 @@ type Host struct {
 	current  *link               // nil while there is no aggregator
 	changed  chan struct{}
 	programs map[uint64]*program
+	events   map[string]chan *aggregator.Happening // of each server
 }
 
 // link is one life of the aggregator.
@@ -88,7 +89,7 @@ func Start(ctx context.Context, cfg Config) *Host {
 	if cfg.lookup == nil {
 		cfg.lookup = net.DefaultResolver.LookupIPAddr
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}), programs: map[uint64]*program{}, defs: map[string]mcp.Definition{}}
+	h := &Host{cfg: cfg, changed: make(chan struct{}), programs: map[uint64]*program{}, defs: map[string]mcp.Definition{}, events: map[string]chan *aggregator.Happening{}}
 	_, _ = rand.Read(h.key[:]) // never fails
 	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.work.Go(h.run)

@@ -24,13 +24,42 @@ func (h *Host) Note(method string, params []byte) {
 	case aggregator.Event:
 		var e aggregator.Happening
 		if err := peer.Unmarshal(params, &e); err == nil && h.has(e.Server) {
-			h.cfg.Listener.Happened(&e)
+			h.happened(&e)
 		}
 	case aggregator.Close:
 		var t aggregator.Target
 		if err := peer.Unmarshal(params, &t); err == nil {
 			h.end(t.Number)
 		}
+	}
+}
+
+// maxEvents bounds the notifications of one server that wait to be handed on; what comes when there are so many is dropped.
+const maxEvents = 128
+
+// happened hands a notification on, after those of the same server that came before. Nothing else waits for that: a server may send
+// notifications without end, and a client may read none of them.
+func (h *Host) happened(e *aggregator.Happening) {
+	h.mu.Lock()
+	waiting := h.events[e.Server]
+	if waiting == nil && h.ctx.Err() == nil {
+		waiting = make(chan *aggregator.Happening, maxEvents)
+		h.events[e.Server] = waiting
+		h.work.Go(func() {
+			for {
+				select {
+				case e := <-waiting:
+					h.cfg.Listener.Happened(e)
+				case <-h.ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	h.mu.Unlock()
+	select {
+	case waiting <- e:
+	default:
 	}
 }
 
