@@ -130,6 +130,14 @@ func entryText(e api.RecordEntry) string {
 		return strings.TrimSpace(get("event") + " " + get("detail"))
 	case "net":
 		return strings.TrimSpace(get("decision") + " " + get("method") + " " + get("domain") + get("path") + " " + get("status_code") + " " + get("matched_rule"))
+	case "mcp":
+		text := get("decision") + " " + get("method") + " " + get("server_name") + "/" + get("tool_name") + " " + get("matched_rule")
+		if id := get("ask_id"); id != "" {
+			text += "  (asked: " + id + ")"
+		}
+		return strings.TrimSpace(text)
+	case "approval":
+		return strings.TrimSpace(get("status") + " " + get("method") + " " + get("url") + " " + get("matched_rule") + "  (asked: " + get("ask_id") + ")")
 	case "dns":
 		return strings.TrimSpace(get("decision") + " " + get("query_type") + " " + get("name") + " " + get("response_code"))
 	}

@@ -44,7 +44,7 @@ func (g *Gateway) do(ctx context.Context, r *request, result any) error {
 		process = &proto.ProcessClaim{}
 	}
 	call := Call{Time: time.Now(), Server: r.server, Method: r.method, Tool: r.tool, Request: r.args, Process: *process, Sent: int64(len(params)), Decision: "allowed"}
-	body, err := g.judged(ctx, r, params, process, &call)
+	body, err := g.judged(ctx, r, params, &call)
 	call.Duration, call.Response, call.Received = time.Since(call.Time), body, int64(len(body))
 	if err == nil {
 		if err = json.Unmarshal(body, result); err != nil {
@@ -61,7 +61,8 @@ func (g *Gateway) do(ctx context.Context, r *request, result any) error {
 }
 
 // judged makes the request if the policy allows it. The answer may come with an error, that it is not to be shown.
-func (g *Gateway) judged(ctx context.Context, r *request, params []byte, process *proto.ProcessClaim, call *Call) ([]byte, error) {
+func (g *Gateway) judged(ctx context.Context, r *request, params []byte, call *Call) ([]byte, error) {
+	process := &call.Process
 	select {
 	case g.calls <- struct{}{}:
 		defer func() { <-g.calls }()
@@ -72,13 +73,11 @@ func (g *Gateway) judged(ctx context.Context, r *request, params []byte, process
 		VM: g.cfg.VM, MCPServer: r.server, MCPTool: r.tool, MCPArgs: r.args, Process: process.Name, Exe: process.Exe,
 	})
 	// What the owner has configured, and approved, is allowed where no rule says otherwise.
-	if call.Rule = v.RuleID; v.Effect != policy.Allow && v.RuleID != policy.RuleDefault {
+	if call.Rule, call.AskID = v.RuleID, v.AskID; v.Effect != policy.Allow && v.RuleID != policy.RuleDefault {
 		call.Decision = "denied"
 		return nil, refused(r, &v)
 	}
-	rule, err := g.inspect(ctx, r, process, false, params)
-	if err != nil {
-		call.Decision, call.Rule = "denied", rule
+	if err := g.inspect(ctx, r, call, false, params); err != nil {
 		return nil, err
 	}
 	token, done := g.begin(r)
@@ -91,19 +90,14 @@ func (g *Gateway) judged(ctx context.Context, r *request, params []byte, process
 	}
 	body, err := backend.Request(ctx, &aggregator.Call{Server: r.server, Method: r.method, Params: params, Token: token})
 	if err != nil {
-		rule, err := g.complaint(ctx, r, process, err)
-		if rule != "" {
-			call.Decision, call.Rule = "denied", rule
-		}
-		return nil, err
+		return nil, g.complaint(ctx, r, call, err)
 	}
 	if held := g.held.Add(int64(len(body))); held > maxHeld {
 		g.held.Add(-int64(len(body)))
 		return nil, peer.Errorf(peer.CodeTooLarge, "answers are not read as fast as they come")
 	}
 	defer g.held.Add(-int64(len(body)))
-	if rule, err := g.inspect(ctx, r, process, true, body); err != nil {
-		call.Decision, call.Rule = "denied", rule
+	if err := g.inspect(ctx, r, call, true, body); err != nil {
 		return body, err // for the record
 	}
 	return body, nil

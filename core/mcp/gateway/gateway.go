@@ -47,11 +47,13 @@ type Judge interface {
 
 // Call is one request of the guest, for the record.
 type Call struct {
-	Time                   time.Time
-	Server, Method, Tool   string
-	RequestID              string
-	Request, Response      []byte
-	Decision, Rule, Error  string
+	Time                  time.Time
+	Server, Method, Tool  string
+	RequestID             string
+	Request, Response     []byte
+	Decision, Rule, Error string
+	// AskID is the question to the owner that held it.
+	AskID                  string
 	Duration               time.Duration
 	Process                proto.ProcessClaim
 	Sent, Received         int64
@@ -65,8 +67,8 @@ type Config struct {
 	// Judge decides, Record takes every call.
 	Judge  Judge
 	Record func(Call)
-	// Inspect looks at what goes to servers and what comes back, after the policy has allowed it: a rule, and what was found, refuse it. Nil
-	// looks at nothing.
+	// Inspect looks at what goes to servers and what comes back, after the policy has allowed it: a rule, and what was found, refuse it. It
+	// notes in the passage what it has asked the owner. Nil looks at nothing.
 	Inspect func(ctx context.Context, p *Passage) (rule, found string)
 	// Pins are the tools that the owner has approved.
 	Pins *mcp.Pins
