@@ -81,6 +81,16 @@ func (s *session) run() {
 	}
 }
 
+// again has it try at once to connect, if it is not: what it is given may have changed.
+func (s *session) again() {
+	s.mu.Lock()
+	down := s.client == nil
+	s.mu.Unlock()
+	if down {
+		s.wake()
+	}
+}
+
 func (s *session) set(c *sdk.ClientSession, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,6 +112,9 @@ func (s *session) once() error {
 	defer hangUp()
 	client := sdk.NewClient(&sdk.Implementation{Name: "capsem", Version: buildinfo.Version}, s.options())
 	c, err := client.Connect(start, transport, &sdk.ClientSessionOptions{ProtocolVersion: s.revision()})
+	if e, ok := errors.AsType[*peer.Error](err); ok {
+		return e // what became of its requests
+	}
 	if err != nil {
 		return fmt.Errorf("it does not answer as an MCP server: %w", err)
 	}

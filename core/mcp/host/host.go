@@ -21,6 +21,8 @@ import (
 type Secrets interface {
 	// Resolve gives the value of a secret by its name.
 	Resolve(ctx context.Context, ref string) (string, error)
+	// Renew waits until there is another value of one than that with a mark (mcp.Mark), which its server has refused.
+	Renew(ctx context.Context, ref, mark string) error
 }
 
 // Listener is told of what happens.

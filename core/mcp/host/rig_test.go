@@ -72,6 +72,12 @@ type rig struct {
 
 func newRig(t testing.TB, rules string, defs ...mcp.Definition) *rig {
 	t.Helper()
+	return newRigWith(t, nil, rules, defs...)
+}
+
+// newRigWith is one with secrets for servers.
+func newRigWith(t testing.TB, secrets host.Secrets, rules string, defs ...mcp.Definition) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), offers: map[string]*aggregator.Offering{}}
 	var err error
 	set, err := policy.Parse(rules, policy.LayerUser)
@@ -84,7 +90,7 @@ func newRig(t testing.TB, rules string, defs ...mcp.Definition) *rig {
 	r.pins = mcp.OpenPins(filepath.Join(r.dir, "pins.json"))
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r.gateway = gateway.New(gateway.Config{VM: "vm", Judge: r, Record: r.record, Pins: r.pins, Log: log})
-	r.host = host.Start(t.Context(), host.Config{Exe: exe(t), Dir: r.dir, Builtin: worker{}, SessionDir: r.dir, Listener: r, Log: log})
+	r.host = host.Start(t.Context(), host.Config{Exe: exe(t), Dir: r.dir, Builtin: worker{}, SessionDir: r.dir, Secrets: secrets, Listener: r, Log: log})
 	r.gateway.Attach(r.host)
 	t.Cleanup(r.host.Close)
 	expected := []string{mcp.Local}

@@ -103,11 +103,23 @@ func (h *Host) Call(ctx context.Context, method string, params []byte) ([]byte, 
 		if err != nil {
 			return nil, err
 		}
-		headers, err := h.headers(ctx, &d)
+		return h.dress(ctx, &d)
+	case aggregator.Renew:
+		var t aggregator.Worn
+		if err := peer.Unmarshal(params, &t); err != nil {
+			return nil, err //nolint:wrapcheck // as above
+		}
+		d, err := h.definition(t.Server)
+		if err == nil && (d.URL == "" || h.cfg.Secrets == nil) {
+			err = fmt.Errorf("nobody signs in to MCP server %s", t.Server)
+		}
+		if err == nil {
+			err = h.cfg.Secrets.Renew(ctx, mcp.LoginSecret(d.Name), t.Mark)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return peer.Marshal(aggregator.Clothes{Headers: headers}) //nolint:wrapcheck // says what it did
+		return h.dress(ctx, &d)
 	case aggregator.Ask:
 		var q aggregator.Question
 		if err := peer.Unmarshal(params, &q); err != nil {
@@ -127,6 +139,15 @@ func (h *Host) Call(ctx context.Context, method string, params []byte) ([]byte, 
 		return peer.Marshal(answer) //nolint:wrapcheck // says what it did
 	}
 	return nil, peer.Errorf(-32601, "there is no %.60q", method)
+}
+
+// dress gives the headers of a request to a server.
+func (h *Host) dress(ctx context.Context, d *mcp.Definition) ([]byte, error) {
+	headers, mark, err := h.headers(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return peer.Marshal(aggregator.Clothes{Headers: headers, Mark: mark}) //nolint:wrapcheck // says what it did
 }
 
 // resolve gives the addresses of a server's host. Names of no server are not looked up, and a public name does not lead to a private
