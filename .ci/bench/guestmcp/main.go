@@ -6,6 +6,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -20,13 +21,13 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "guestmcp:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
+func run(ctx context.Context, args []string) error {
 	if len(args) < 3 {
 		return errors.New("too few words")
 	}
@@ -38,7 +39,7 @@ func run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("in flight: %w", err)
 	}
-	from, to, err := begin(args)
+	from, to, err := begin(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -74,9 +75,9 @@ func run(args []string) error {
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // begin opens the two streams.
-func begin(args []string) (from io.Reader, to io.Writer, err error) {
+func begin(ctx context.Context, args []string) (from io.Reader, to io.Writer, err error) {
 	if args[0] == "mcp" {
-		cmd := exec.Command("capsem-mcp-server")
+		cmd := exec.CommandContext(ctx, "capsem-mcp-server")
 		cmd.Stderr = os.Stderr
 		if to, err = cmd.StdinPipe(); err == nil {
 			from, err = cmd.StdoutPipe()
@@ -96,7 +97,7 @@ func begin(args []string) (from io.Reader, to io.Writer, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("header: %w", err)
 	}
-	conn, err := net.Dial("unix", "/run/capsem/link.sock")
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", "/run/capsem/link.sock")
 	if err == nil {
 		_, err = conn.Write(header)
 	}

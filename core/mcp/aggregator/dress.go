@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"capsem/core/mcp/peer"
@@ -20,6 +21,10 @@ type dressed struct {
 // RoundTrip makes one request. A server that does not take its sign-in any more has not carried the request out: it is made once more
 // with the next token, if there is one.
 func (d *dressed) RoundTrip(req *http.Request) (*http.Response, error) {
+	// An older server says where requests are to go: nothing of the owner's goes elsewhere.
+	if at, err := url.Parse(d.s.server.URL); err != nil || !strings.EqualFold(req.URL.Host, at.Host) || req.URL.Scheme != at.Scheme {
+		return nil, peer.Errorf(peer.CodeFailed, "MCP server %s wants requests to another place than its own, %.100s://%.200s", d.s.server.Name, req.URL.Scheme, req.URL.Host)
+	}
 	var c Clothes
 	if d.s.server.Dressed {
 		if err := d.s.a.ask(req.Context(), Dress, Target{Server: d.s.server.Name}, &c); err != nil {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +65,9 @@ func (s *session) run() {
 		if err == nil {
 			err = errors.New("it ended")
 		}
-		s.set(nil, err.Error())
-		s.a.tell(Offered, Offering{Server: s.server.Name, Error: clip(err.Error(), 1000)})
+		why := s.hidden(err.Error())
+		s.set(nil, why)
+		s.a.tell(Offered, Offering{Server: s.server.Name, Error: clip(why, 1000)})
 		if time.Since(began) > steadyTime {
 			pause = firstPause
 		}
@@ -79,6 +82,19 @@ func (s *session) run() {
 		}
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// hidden is an error without the server's URL: the guest is told of errors, and URLs of servers may have keys in them.
+func (s *session) hidden(text string) string {
+	u, err := url.Parse(s.server.URL)
+	if s.server.URL == "" || err != nil {
+		return text
+	}
+	text = strings.ReplaceAll(text, s.server.URL, u.Scheme+"://"+u.Host)
+	if u.RawQuery != "" {
+		text = strings.ReplaceAll(text, u.RawQuery, "...")
+	}
+	return text
 }
 
 // again has it try at once to connect, if it is not: what it is given may have changed.

@@ -64,8 +64,10 @@ type rig struct {
 	pins    *mcp.Pins
 	dir     string
 
-	mu     sync.Mutex
-	calls  []gateway.Call
+	mu    sync.Mutex
+	calls []gateway.Call
+	// secret is a text that the detectors find.
+	secret string
 	offers map[string]*aggregator.Offering
 	policy *policy.Policy
 }
@@ -89,7 +91,7 @@ func newRigWith(t testing.TB, secrets host.Secrets, rules string, defs ...mcp.De
 	}
 	r.pins = mcp.OpenPins(filepath.Join(r.dir, "pins.json"))
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.gateway = gateway.New(gateway.Config{VM: "vm", Judge: r, Record: r.record, Pins: r.pins, Log: log})
+	r.gateway = gateway.New(gateway.Config{VM: "vm", Judge: r, Record: r.record, Inspect: r.inspect, Pins: r.pins, Log: log})
 	r.host = host.Start(t.Context(), host.Config{Exe: exe(t), Dir: r.dir, Builtin: worker{}, SessionDir: r.dir, Secrets: secrets, Listener: r, Log: log})
 	r.gateway.Attach(r.host)
 	t.Cleanup(r.host.Close)
@@ -125,6 +127,15 @@ func (w testWriter) Write(p []byte) (int, error) {
 // Judge decides by the rules alone.
 func (r *rig) Judge(_ context.Context, req *policy.Request) policy.Verdict {
 	return r.policy.Decide(req)
+}
+
+func (r *rig) inspect(_ context.Context, p *gateway.Passage) (rule, found string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.secret != "" && strings.Contains(string(p.Text), r.secret) {
+		return "detect/test", "a secret"
+	}
+	return "", ""
 }
 
 func (r *rig) record(c gateway.Call) {
@@ -284,7 +295,7 @@ func serveAs(kind string) error {
 		if err != nil {
 			return "", err
 		}
-		return res.Action, nil
+		return strings.TrimSuffix(fmt.Sprint(res.Action, " ", res.Content["color"]), " <nil>"), nil
 	})
 	s.AddResource(&sdk.Resource{Name: "note", URI: "test://note"}, func(_ context.Context, req *sdk.ReadResourceRequest) (*sdk.ReadResourceResult, error) {
 		return &sdk.ReadResourceResult{Contents: []*sdk.ResourceContents{{URI: req.Params.URI, Text: "a note"}}}, nil
