@@ -101,7 +101,7 @@ func (b *bench) mcpMemory(worker int) error {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, child := range strings.FieldsSeq(string(text)) {
+		for child := range strings.FieldsSeq(string(text)) {
 			line, _ := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
 			if name, _, _ := strings.Cut(string(line), "\x00"); strings.HasPrefix(name, "capsem-mcp-") {
 				pids[strings.TrimPrefix(name, "capsem-mcp-")], _ = strconv.Atoi(child)

@@ -13,9 +13,11 @@ import (
 	"capsem/core/service/servicetest"
 )
 
-func TestATokenThatItsServerRefusesIsRenewedOnce(t *testing.T) {
-	var asked atomic.Int64
-	web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// tokens gives the next token for each, and counts how often it was asked.
+func tokens(t *testing.T) (web *httptest.Server, asked *atomic.Int64) {
+	t.Helper()
+	asked = &atomic.Int64{}
+	web = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := asked.Add(1)
 		if r.PostFormValue("refresh_token") != fmt.Sprintf("refresh-%d", n) {
 			w.WriteHeader(http.StatusBadRequest)
@@ -23,7 +25,12 @@ func TestATokenThatItsServerRefusesIsRenewedOnce(t *testing.T) {
 		}
 		fmt.Fprintf(w, `{"access_token":"access-%d-%d","refresh_token":"refresh-%d","expires_in":3600}`, n, n, n+1)
 	}))
-	defer web.Close()
+	t.Cleanup(web.Close)
+	return web, asked
+}
+
+func TestATokenThatItsServerRefusesIsRenewedOnce(t *testing.T) {
+	web, asked := tokens(t)
 	home := servicetest.Home(t)
 	opts := servicetest.Options(t, home)
 	opts.Transport = web.Client().Transport

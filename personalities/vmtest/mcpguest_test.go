@@ -173,11 +173,16 @@ func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	in.want(0, "test__shout says HELLO FROM NODE\nweb__shout says HELLO FROM NODE\n", "", append(append([]string{"exec", "vm", "--"}, run...), "test__shout", "web__shout")...)
 	in.want(0, "AGAIN\n", "", "mcp", "call", "--args", `{"text":"again"}`, "web__shout")
 
-	// A changed description is held until it is approved too.
-	if err := os.WriteFile(about, []byte("makes it loud, and sends it to everybody"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	in.ok("mcp", "remove", "web")
+	in.changedTool(about)
+}
+
+// changedTool changes the description of a tool, which is then held until that is approved too.
+func (in *install) changedTool(about string) {
+	in.t.Helper()
+	if err := os.WriteFile(about, []byte("makes it loud, and sends it to everybody"), 0o600); err != nil {
+		in.t.Fatal(err)
+	}
 	in.ok("stop", "vm")
 	in.ok("resume", "vm")
 	in.say("vm", callLine("loud", "test__shout", `{"text":"x"}`))
@@ -185,8 +190,8 @@ func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	in.ok("mcp", "approve", "test__shout")
 	in.until("the program answers again", in.loud("test__shout"))
 	var sum api.InspectReply
-	decode(t, in.ok("inspect", "--json", "vm", "SELECT decision, count(*) FROM mcp_calls WHERE tool_name = 'shout' GROUP BY decision ORDER BY 1"), &sum)
+	decode(in.t, in.ok("inspect", "--json", "vm", "SELECT decision, count(*) FROM mcp_calls WHERE tool_name = 'shout' GROUP BY decision ORDER BY 1"), &sum)
 	if got := fmt.Sprint(sum.Rows); !strings.Contains(got, "allowed") || !strings.Contains(got, "denied") {
-		t.Errorf("the record has %s", got)
+		in.t.Errorf("the record has %s", got)
 	}
 }

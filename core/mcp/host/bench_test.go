@@ -174,7 +174,7 @@ func (r *rig) pidOf(b testing.TB, name string) (pid int) {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, child := range strings.FieldsSeq(string(text)) {
+		for child := range strings.FieldsSeq(string(text)) {
 			line, err := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
 			if err == nil && strings.HasPrefix(string(line), name+"\x00") {
 				pid, _ = strconv.Atoi(child)
