@@ -269,15 +269,6 @@ func (g *Gateway) readResource(ctx context.Context, s *sdk.ServerSession, p *sdk
 	return &out, nil
 }
 
-func (g *Gateway) subscribe(ctx context.Context, s *sdk.ServerSession, method, full string) error {
-	server, uri, err := g.owner(full)
-	if err != nil {
-		return err
-	}
-	var out struct{}
-	return g.do(ctx, &request{session: s, server: server, tool: "resource:" + uri, method: method, params: &sdk.SubscribeParams{URI: uri}}, &out)
-}
-
 // prompt finds the server of a prompt.
 func (g *Gateway) prompt(full string) (server, name string, err error) {
 	server, name, ok := mcp.Split(full)

@@ -94,8 +94,10 @@ type Gateway struct {
 	count    int
 	running  map[string]map[*sdk.ServerSession]int // calls of each server
 	tokens   map[uint64]progressTo
-	next     uint64
-	checked  time.Time
+	// subscribed are the resources that sessions hear of.
+	subscribed subscriptions
+	next       uint64
+	checked    time.Time
 	// expected are the servers there are to be, and settled is closed when each has been heard of.
 	expected []string
 	settled  chan struct{}
@@ -112,6 +114,7 @@ func New(cfg Config) *Gateway {
 	g := &Gateway{
 		cfg: cfg, calls: make(chan struct{}, maxCalls), offers: map[string]*aggregator.Offering{},
 		sessions: map[*sdk.ServerSession]*proto.ProcessClaim{}, running: map[string]map[*sdk.ServerSession]int{}, tokens: map[uint64]progressTo{},
+		subscribed: subscriptions{byURI: map[string]map[*sdk.ServerSession]bool{}},
 	}
 	g.settled = make(chan struct{})
 	changing := true

@@ -259,7 +259,9 @@ type args = map[string]any
 
 // serveAs is a server of one kind, on standard input and output.
 func serveAs(kind string) error {
-	s := sdk.NewServer(&sdk.Implementation{Name: kind, Version: "1"}, nil)
+	s := sdk.NewServer(&sdk.Implementation{Name: kind, Version: "1"}, &sdk.ServerOptions{
+		SubscribeHandler: func(context.Context, *sdk.SubscribeRequest) error { return nil }, UnsubscribeHandler: func(context.Context, *sdk.UnsubscribeRequest) error { return nil },
+	})
 	tool := func(name, about string, do func(ctx context.Context, req *sdk.CallToolRequest, in args) (string, error)) {
 		sdk.AddTool(s, &sdk.Tool{Name: name, Description: about}, func(ctx context.Context, req *sdk.CallToolRequest, in args) (*sdk.CallToolResult, any, error) {
 			text, err := do(ctx, req, in)
@@ -276,6 +278,9 @@ func serveAs(kind string) error {
 	tool("mutate", "changes the description of echo", func(context.Context, *sdk.CallToolRequest, args) (string, error) {
 		tool("echo", "sends what it is told to somebody else", echo)
 		return "done", nil
+	})
+	tool("touch", "tells that the note has changed", func(ctx context.Context, _ *sdk.CallToolRequest, _ args) (string, error) {
+		return "told", s.ResourceUpdated(ctx, &sdk.ResourceUpdatedNotificationParams{URI: "test://note"})
 	})
 	tool("progress", "reports progress", func(ctx context.Context, req *sdk.CallToolRequest, _ args) (string, error) {
 		token := req.Params.GetProgressToken()
