@@ -66,6 +66,7 @@
 //	DELETE /secrets/{name}                Success
 //	POST   /secrets/{name}/test           SecretTest
 //	GET    /policy/suggest/{id}           SuggestReply
+//	POST   /policy/rules                  PolicyRulesRequest -> Success
 //	GET    /stats/{id}                    RecordTotals
 //	GET    /budgets                       BudgetsReply
 //	POST   /budgets                       BudgetRequest -> Success

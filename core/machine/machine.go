@@ -132,6 +132,9 @@ func New(cfg Config) (*Worker, error) {
 			ID: spec.ID, Name: spec.Name, State: lifecycle.Booting, PID: os.Getpid(), StartedNS: now, Step: "starting",
 		}),
 	}
+	w.credentials.tell = func(refused []proto.RefusedToken) {
+		w.board.update(func(st *proto.WorkerStatus) { st.Refused = refused })
+	}
 	return w, nil
 }
 

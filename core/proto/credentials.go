@@ -45,6 +45,8 @@ type Credentials struct {
 	Files []GrantFile       `cbor:"files,omitempty"`
 	// Servers are values, by name, that the owner's MCP servers on the host get. The guest has nothing of them.
 	Servers map[string]Secret `cbor:"servers,omitempty"`
+	// Unrenewed are marks, by name, of tokens among those that a worker asked to be renewed, and for which there is no next one.
+	Unrenewed map[string]string `cbor:"unrenewed,omitempty"`
 }
 
 // Grant is one credential, and where it may go.
@@ -84,7 +86,7 @@ type GrantFile struct {
 
 // Validate checks it; the worker does, though the service is trusted.
 func (c *Credentials) Validate() error {
-	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || len(c.Servers) > MaxGrants {
+	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || len(c.Servers) > MaxGrants || len(c.Unrenewed) > MaxGrants {
 		return errors.New("too many credentials")
 	}
 	for i := range c.Grants {
@@ -95,6 +97,11 @@ func (c *Credentials) Validate() error {
 	for name, value := range c.Servers {
 		if name == "" || len(name) > 64 || !isText(name) || len(value) < MinSecret || len(value) > MaxSecret {
 			return fmt.Errorf("the secret %.40q of MCP servers is not as it can be", name)
+		}
+	}
+	for name, mark := range c.Unrenewed {
+		if len(name) > 64 || !isText(name) || len(mark) > 64 || !isText(mark) {
+			return fmt.Errorf("the token %.40q that was not renewed is not as it can be", name)
 		}
 	}
 	for _, f := range c.Files {

@@ -110,6 +110,7 @@ func (s *Service) credentialsOf(w view) *proto.Credentials {
 	}
 	c := credential.For(all, w.spec.Family)
 	c.Servers = s.serverSecrets(all)
+	c.Unrenewed = s.refused.without(c.Servers)
 	return &c
 }
 

@@ -57,6 +57,7 @@ func (s *Service) follow(v *vm, l *life, conn *workerclient.Conn) {
 func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 	st.LastError, st.Step = clip(st.LastError, 16<<10), clip(st.Step, 200)
 	var refused error
+	var tokens []proto.RefusedToken
 	var from lifecycle.State
 	news := false
 	v.update(func() {
@@ -69,6 +70,7 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 			return
 		}
 		news = !bytes.Equal(v.status.Questions, st.Questions)
+		tokens = newlyRefused(v.status.Refused, st.Refused)
 		v.status = st
 		if st.LastError != "" {
 			v.lastError = st.LastError
@@ -76,6 +78,9 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 	})
 	if news {
 		s.questionsChanged()
+	}
+	for _, t := range tokens {
+		s.wg.Go(func() { s.renewRefused(s.ctx, t) })
 	}
 	switch {
 	case refused != nil:

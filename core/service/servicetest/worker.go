@@ -71,6 +71,8 @@ type worker struct {
 	memory  string
 	env     map[string]string
 	servers map[string]proto.Secret
+	// unrenewed are the tokens for which the service says there is no next one.
+	unrenewed map[string]string
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -220,7 +222,7 @@ func (w *worker) answer(req proto.WorkerRequest) proto.WorkerReply {
 		st := w.status
 		return proto.WorkerReply{Status: &st}
 	case proto.OpCredentials:
-		w.env, w.servers = req.Credentials.Env, req.Credentials.Servers
+		w.env, w.servers, w.unrenewed = req.Credentials.Env, req.Credentials.Servers, req.Credentials.Unrenewed
 	case proto.OpRelocate:
 		return w.relocate(req)
 	case proto.OpFork:
