@@ -150,7 +150,7 @@ func newAgent(groups *proc.Cgroups, log *slog.Logger) (*agent.Agent, func(), err
 	a := agent.New(agent.Config{
 		Log: log, BootID: strings.TrimSpace(string(bootID)), Restarted: os.Getenv(key) == value, Report: report,
 		Identity: &identity.Setter{Kernel: identity.Real{}}, Exec: commands, Terminals: terminals, Power: power{},
-		Settle: mounts.Settle,
+		Mounts: mounts,
 		Mount: func(ctx context.Context, s proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error {
 			return mounts.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Furnish: s.Furnish, Log: log})
 		},

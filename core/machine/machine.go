@@ -86,6 +86,7 @@ type Worker struct {
 	// saving is held while the machine is saved, and must stand still.
 	saving sync.Mutex
 	shares shares // nil while there are none
+	making bool   // it is for a template
 	// activity is who uses the VM.
 	activity activity
 	// suspending says that the memory is being saved, or has been.

@@ -169,17 +169,17 @@ func (s *Server) Stats() Stats {
 }
 
 // begin prepares for a session: a mount that is not the one of before has nothing of it. It returns how many messages that
-// forget were carried out for this mount.
-func (s *Server) begin(hello wire.Hello) uint64 {
+// forget were carried out for this mount, and whether it is a new one.
+func (s *Server) begin(hello wire.Hello) (forgets uint64, fresh bool) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	if s.mount.known && bytes.Equal(s.mount.nonce[:], hello.Mount) {
-		return s.mount.forgets
+		return s.mount.forgets, false
 	}
 	s.reset()
 	s.mount.known = true
 	copy(s.mount.nonce[:], hello.Mount)
-	return 0
+	return 0, true
 }
 
 // reset forgets a mount. The gate is held.

@@ -94,7 +94,8 @@ func (c *session) run() error {
 		return err
 	}
 	c.hints, c.late.wanted = hello.Hints, hello.Behind
-	welcome := wire.Welcome{Version: wire.Version, Forgets: c.s.begin(hello), Tag: c.s.config.Tag}
+	forgets, fresh := c.s.begin(hello)
+	welcome := wire.Welcome{Version: wire.Version, Forgets: forgets, Fresh: fresh, Tag: c.s.config.Tag}
 	if err := wire.WriteHandshake(c.stream, welcome); err != nil {
 		return err
 	}

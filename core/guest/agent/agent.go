@@ -48,8 +48,17 @@ type Config struct {
 	Power Power
 	// Mount mounts one shared directory; dial opens a stream to the host's side of it, whenever it is asked.
 	Mount func(ctx context.Context, share proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error
-	// Settle waits until what was written to shared directories is on the host; nil where there are none.
-	Settle func()
+	// Mounts are those that Mount has mounted; nil where there are none.
+	Mounts Mounts
+}
+
+// Mounts are shared directories that are mounted.
+type Mounts interface {
+	// Settle waits until what was written to them is on the host.
+	Settle()
+	// Generations tells how often each directory has met the host; Await waits until one has once more than it had, or for ctx.
+	Generations() map[string]uint64
+	Await(ctx context.Context, dir string, since uint64) error
 }
 
 // Agent serves one link session after another. Make it with New.
@@ -168,9 +177,13 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 	if err := a.listen(ctx, s, &accepting); err != nil {
 		return errors.Join(err, s.Close())
 	}
+	var met map[string]uint64
+	if a.Mounts != nil {
+		met = a.Mounts.Generations()
+	}
 	a.setCurrent(s)
 	defer a.setCurrent(nil)
-	if err = a.mountAll(ctx, c.shares); err != nil {
+	if err = a.mountAll(ctx, c.shares, met); err != nil {
 		c.failed = append(c.failed, stage.Plain(err.Error()))
 	}
 	err = c.ready()

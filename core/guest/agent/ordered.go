@@ -67,7 +67,7 @@ func (s orderedStream) Refuse() {
 }
 
 func (a *Agent) settle() {
-	if a.Settle != nil {
-		a.Settle()
+	if a.Mounts != nil {
+		a.Mounts.Settle()
 	}
 }

@@ -44,6 +44,38 @@ func (ms *Mounts) Settle() {
 	}
 }
 
+// Generations tells how often each directory has met the host.
+func (ms *Mounts) Generations() map[string]uint64 {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	out := map[string]uint64{}
+	for _, m := range ms.all {
+		out[m.opts.Dir], _ = m.generation()
+	}
+	return out
+}
+
+// Await waits until a directory has met the host once more than it had, or for ctx.
+func (ms *Mounts) Await(ctx context.Context, dir string, since uint64) error {
+	ms.mu.Lock()
+	all := ms.all
+	ms.mu.Unlock()
+	for _, m := range all {
+		for m.opts.Dir == dir {
+			gen, changed := m.generation()
+			if gen > since {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return fmt.Errorf("wait for the host's %s: %w", dir, context.Cause(ctx))
+			}
+		}
+	}
+	return nil
+}
+
 // Attach mounts a shared directory for good, over what an agent that has died may have left there.
 func (ms *Mounts) Attach(ctx context.Context, opts Options) error {
 	m, err := attach(ctx, opts)
@@ -90,6 +122,7 @@ func attach(ctx context.Context, opts Options) (*Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", opts.Dir, err)
 	}
+	m.opts.Dir = opts.Dir
 	return m, nil
 }
 

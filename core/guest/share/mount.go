@@ -65,15 +65,21 @@ type Mount struct {
 	stop    context.CancelFunc
 	live    sync.WaitGroup
 	noted   chan struct{}
-	once    sync.Once
-	err     error
+
+	// gen counts the streams that have begun; changed is closed with each.
+	genMu   sync.Mutex
+	gen     uint64
+	changed chan struct{}
+
+	once sync.Once
+	err  error
 }
 
 // Start mounts the directory and returns when the host has answered for the first time, or with ctx's error.
 func Start(ctx context.Context, opts Options) (*Mount, error) {
 	m := &Mount{
 		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), behind: newBehind(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
-		noted: make(chan struct{}),
+		noted: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

@@ -170,11 +170,31 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if welcome.Fresh && m.isReady() { // this guest was a template: the root of the directory is another one than its kernel has seen
+		_, _ = rawio.Write(m.fd, wire.AppendInvalInode(nil, wire.RootID, true)) // ENOENT: it has not
+	}
 	m.out.begin(stream, welcome.Forgets)
+	m.begun()
 	defer m.known.forget()
 	defer m.behind.lend(0)
 	defer m.out.end(stream)
 	return true, m.deliverAll(stream)
+}
+
+// begun counts a stream that has begun.
+func (m *Mount) begun() {
+	m.genMu.Lock()
+	defer m.genMu.Unlock()
+	m.gen++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// generation is how many streams have begun, and what is closed with the next.
+func (m *Mount) generation() (uint64, <-chan struct{}) {
+	m.genMu.Lock()
+	defer m.genMu.Unlock()
+	return m.gen, m.changed
 }
 
 func (m *Mount) deliverAll(stream io.Reader) error {
