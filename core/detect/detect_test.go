@@ -216,7 +216,15 @@ func TestTheOwnersSecretsAreFoundByTheirPieces(t *testing.T) {
 			t.Errorf("%.40q: %v", text, found)
 		}
 	}
-	if text := fmt.Sprintf("%v %+v", o.exact, o.rolling); strings.Contains(text, secret[:8]) {
+	for at := range len(secret) - Window + 1 { // any piece, wherever it stands
+		for before := range 20 {
+			text := strings.Repeat("-", before) + secret[at:at+Window] + "."
+			if found := e.Outgoing("x.test").Push([]byte(text), true); len(found) != 1 {
+				t.Fatalf("%q: %v", text, found)
+			}
+		}
+	}
+	if text := fmt.Sprintf("%v %+v", o.exact, o.filters); strings.Contains(text, secret[:8]) {
 		t.Error("the secret is in the hashes")
 	}
 }

@@ -194,6 +194,7 @@ func (p *pass) scan(where, s string) error {
 		return nil
 	}
 	stream := match.NewStream(p.t.placeholders, func(h *match.Hit) ([]byte, error) { return nil, p.stray(where, h.Secret, h.Form) })
+	defer stream.Free()
 	_, err := stream.Push([]byte(s), true)
 	return err //nolint:wrapcheck // a refusal is the answer
 }
@@ -210,6 +211,7 @@ func (p *pass) replace(in, name, where, s string, encode func(string) string) (s
 		}
 		return nil, p.stray(where, h.Secret, h.Form)
 	})
+	defer stream.Free()
 	out, err := stream.Push([]byte(s), true)
 	return string(out), err //nolint:wrapcheck // a refusal is the answer
 }
