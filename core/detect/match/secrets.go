@@ -72,6 +72,9 @@ func NewSecrets(secrets [][]byte) (*Secrets, error) {
 	return s, nil
 }
 
+// Shortest is the length of the shortest text that may have one in it, in any form; 0 if there are none.
+func (s *Secrets) Shortest() int { return s.shortest }
+
 // Len is how many there are.
 func (s *Secrets) Len() int { return s.count }
 

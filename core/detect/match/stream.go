@@ -47,10 +47,10 @@ func NewStream(secrets *Secrets, on func(*Hit) ([]byte, error)) *Stream {
 	return &Stream{secrets: secrets, on: on, buffers: b}
 }
 
-// Free says that the stream has ended, and that nothing that it gave is used any more. It is no duty.
+// Free says that the stream has ended, and that nothing that it gave is used any more. It is no duty. Nothing can be pushed after it.
 func (s *Stream) Free() {
 	b := s.buffers
-	s.buffers = new(buffers)
+	s.buffers = nil
 	if b == nil || cap(b.held) > maxPooled || cap(b.out) > maxPooled || cap(b.packed.runs) > maxPooled/16 || cap(b.escaped.runs) > maxPooled/16 {
 		return
 	}
