@@ -171,7 +171,9 @@ func TestASyslogThatComesBackGetsAllOfIt(t *testing.T) {
 		w.Record(request(i))
 	}
 	eventually(t, "a word in the log", func() bool { return strings.Contains(h.log.String(), "takes nothing") })
-	eventually(t, "what the other target gets", func() bool { return loadState(h.state("s", Stream)).Sent["net"] == 300 || fileLines(t, strings.TrimPrefix(h.targets[Stream].To, "file://")) == 300 })
+	eventually(t, "what the other target gets", func() bool {
+		return loadState(h.state("s", Stream)).Sent["net"] == 300 || fileLines(t, strings.TrimPrefix(h.targets[Stream].To, "file://")) == 300
+	})
 	stop() // the service ends, and the next one goes on
 	h.end("s")
 	if !Unfinished(h.state("s", Syslog)) {
