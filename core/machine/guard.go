@@ -23,8 +23,18 @@ func (n *network) modifiers(between ...any) []any {
 	found := detect.NewModifiers(detect.Config{
 		Engine: engine, Verdict: n.w.detectVerdict, Record: n.detected, Ask: n.askFinding,
 	})
-	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout})}, between...)
+	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout, Fetch: n.fetchTrees(secrets.Requests())})}, between...)
 	return append(all, secrets.Requests())
+}
+
+// fetchTrees sends what git has to know of a repository to its host, with the credentials that a request of the guest would get.
+func (n *network) fetchTrees(secrets swap.Requests) func(*http.Request) (*http.Response, error) {
+	return func(req *http.Request) (*http.Response, error) {
+		if err := secrets.ModifyRequest(req); err != nil {
+			return nil, err //nolint:wrapcheck // says why
+		}
+		return n.proxy.RoundTrip(req) //nolint:wrapcheck // says what it did
+	}
 }
 
 // detectVerdict says what becomes of the findings of a detector. What is not set is refused.
