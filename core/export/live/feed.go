@@ -89,12 +89,16 @@ func (m *Manager) send(t *target, session string) (done bool) {
 		return true
 	}
 	f.state.Done = false
-	var err error
+	running := m.cfg.Running(session)
+	_, err := os.Stat(m.cfg.DB(session))
+	if err != nil && running {
+		return false // it is only just beginning
+	}
 	if f.encoder, err = export.NewEncoder(formatOf(t.name, t.Target), session); err != nil {
 		m.cfg.Log.Warn("records are not exported", "target", t.name, "error", err)
 		return true
 	}
-	f.over = !m.cfg.Running(session)
+	f.over = !running
 	err = ledger.Tail(t.ctx, m.cfg.DB(session), f.encoder.Kinds(), f.state.Sent, f.next, f.some)
 	if err == nil {
 		err = f.rest(true)
@@ -105,14 +109,27 @@ func (m *Manager) send(t *target, session string) (done bool) {
 		return false
 	case errors.Is(err, errGaveUp):
 		f.giveUp()
-	case errors.Is(err, fs.ErrNotExist) && m.cfg.Running(session): // it is only just beginning
-		return false
 	case err != nil:
 		m.cfg.Log.Warn("a record cannot be exported to its end", "target", t.name, "session", session, "error", err)
+		if m.cfg.Running(session) { // it is tried again, after a while
+			f.keep(true)
+			f.rests()
+			return false
+		}
 	}
 	f.state.Done = true
 	f.keep(true)
 	return true
+}
+
+// rests waits as long as between the last tries.
+func (f *feed) rests() {
+	timer := time.NewTimer(lastPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.t.ctx.Done():
+	}
 }
 
 // next waits for more, and says whether some may come.

@@ -88,93 +88,98 @@ func (g *rig) another(t *testing.T, branch string) *rig {
 	return o
 }
 
+// pathCase is something that a client does, and whether it may push that.
+type pathCase struct {
+	change func(g *rig)
+	// refused is what the refusal says; empty is a push that passes. to is the branch, if it is not the client's own.
+	refused string
+	to      string
+}
+
+var pathCases = map[string]pathCase{
+	"a document":   {change: func(g *rig) { g.write(map[string]string{"docs/index": "more"}) }},
+	"deep, many":   {change: func(g *rig) { g.write(map[string]string{"docs/deep/er/new": "x", "docs/file-with-a-long-name-c": "y"}) }},
+	"one of each":  {change: func(g *rig) { g.write(map[string]string{"docs/index": "more", "src/x": "y"}) }, refused: `"src/x"`},
+	"code":         {change: func(g *rig) { g.write(map[string]string{"src/main": "evil"}) }, refused: `"src/main"`},
+	"a deletion":   {change: func(g *rig) { g.write(map[string]string{"src/main": ""}) }, refused: `"src/main"`},
+	"a directory":  {change: func(g *rig) { g.write(map[string]string{"src": ""}) }, refused: `"src/`},
+	"moved out":    {change: func(g *rig) { g.git(g.work, "mv", "src/main", "docs/main"); g.write(nil) }, refused: `"src/main"`},
+	"moved within": {change: func(g *rig) { g.git(g.work, "mv", "docs/index", "docs/start"); g.write(nil) }},
+	"put back to what it was": {change: func(g *rig) {
+		g.git(g.work, "checkout", "HEAD~1", "--", "src/main")
+		g.write(nil)
+	}, refused: `"src/main"`},
+	"a revert": {change: func(g *rig) {
+		g.git(g.work, "revert", "--no-edit", "HEAD")
+	}, refused: `"src/main"`},
+	"in the middle, and undone": {change: func(g *rig) {
+		g.write(map[string]string{"src/main": "evil", "docs/a": "a"})
+		g.git(g.work, "checkout", "HEAD~1", "--", "src/main")
+		g.write(map[string]string{"docs/b": "b"})
+	}, refused: `"src/main"`},
+	"an executable bit": {change: func(g *rig) {
+		g.git(g.work, "update-index", "--chmod=+x", "src/main")
+		g.git(g.work, "commit", "-qm", "x")
+	}, refused: `"src/main"`},
+	"a link in place of a directory": {change: func(g *rig) {
+		g.write(map[string]string{"src": ""})
+		if err := os.Symlink("docs", filepath.Join(g.work, "src")); err != nil {
+			g.t.Fatal(err)
+		}
+		g.git(g.work, "add", "-A")
+		g.git(g.work, "commit", "--amend", "-qm", "x")
+	}, refused: `"src"`},
+	"a link below the path": {change: func(g *rig) {
+		if err := os.Symlink("../src/main", filepath.Join(g.work, "docs/link")); err != nil {
+			g.t.Fatal(err)
+		}
+		g.write(nil)
+	}},
+	"a submodule": {change: func(g *rig) {
+		g.git(g.work, "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",src/module")
+		g.git(g.work, "commit", "-qm", "x")
+	}, refused: `"src/module"`},
+	"the root":                      {change: func(g *rig) { g.write(map[string]string{".gitmodules": "x"}) }, refused: `".gitmodules"`},
+	"a new branch with a document":  {change: func(g *rig) { g.write(map[string]string{"docs/n": "n"}) }, to: "agent/new1"},
+	"a new branch with code":        {change: func(g *rig) { g.write(map[string]string{"src/n": "n"}) }, to: "agent/new2", refused: `"src/n"`},
+	"a new branch of what is there": {change: func(*rig) {}, to: "agent/new3"},
+	"a history of its own": {change: func(g *rig) {
+		g.git(g.work, "checkout", "-q", "--orphan", "alone")
+		g.write(map[string]string{"src": "", "file": ""})
+	}, to: "agent/new4"},
+	"a history of its own with code": {change: func(g *rig) { g.git(g.work, "checkout", "-q", "--orphan", "alone"); g.write(nil) }, to: "agent/new5", refused: `"file"`},
+	"a merge of two with documents": {change: func(g *rig) {
+		g.git(g.work, "checkout", "-qb", "side")
+		g.write(map[string]string{"docs/side": "s"})
+		g.git(g.work, "checkout", "-q", "-")
+		g.write(map[string]string{"docs/main": "m"})
+		g.git(g.work, "merge", "-q", "--no-ff", "--no-edit", "side")
+	}},
+	"a merge that brings in what is elsewhere": {change: func(g *rig) {
+		other := filepath.Join(filepath.Dir(g.work), "other")
+		g.git(".", "clone", "-q", g.bare, other)
+		if err := os.WriteFile(filepath.Join(other, "code"), []byte("x"), 0o600); err != nil {
+			g.t.Fatal(err)
+		}
+		g.git(other, "add", "-A")
+		g.git(other, "commit", "-qm", "code")
+		g.git(other, "push", "-q", "origin", "HEAD:main")
+		g.git(g.work, "fetch", "-q", g.bare, "main:refs/remotes/origin/main")
+		g.git(g.work, "merge", "-q", "--no-edit", "origin/main")
+	}, refused: `"code"`},
+	"a merge that changes more": {change: func(g *rig) {
+		g.git(g.work, "checkout", "-qb", "side")
+		g.write(map[string]string{"docs/side": "s"})
+		g.git(g.work, "checkout", "-q", "-")
+		g.git(g.work, "merge", "-q", "--no-ff", "--no-commit", "side")
+		g.write(map[string]string{"src/main": "evil"})
+	}, refused: `"src/main"`},
+}
+
 func TestPushesAreHeldToPaths(t *testing.T) {
 	servers := []*rig{docsRig(t, false), docsRig(t, true)}
 	n := 0
-	for name, c := range map[string]struct {
-		change func(g *rig)
-		// refused is what the refusal says; empty is a push that passes.
-		refused string
-		to      string
-	}{
-		"a document":   {change: func(g *rig) { g.write(map[string]string{"docs/index": "more"}) }},
-		"deep, many":   {change: func(g *rig) { g.write(map[string]string{"docs/deep/er/new": "x", "docs/file-with-a-long-name-c": "y"}) }},
-		"one of each":  {change: func(g *rig) { g.write(map[string]string{"docs/index": "more", "src/x": "y"}) }, refused: `"src/x"`},
-		"code":         {change: func(g *rig) { g.write(map[string]string{"src/main": "evil"}) }, refused: `"src/main"`},
-		"a deletion":   {change: func(g *rig) { g.write(map[string]string{"src/main": ""}) }, refused: `"src/main"`},
-		"a directory":  {change: func(g *rig) { g.write(map[string]string{"src": ""}) }, refused: `"src/`},
-		"moved out":    {change: func(g *rig) { g.git(g.work, "mv", "src/main", "docs/main"); g.write(nil) }, refused: `"src/main"`},
-		"moved within": {change: func(g *rig) { g.git(g.work, "mv", "docs/index", "docs/start"); g.write(nil) }},
-		"put back to what it was": {change: func(g *rig) {
-			g.git(g.work, "checkout", "HEAD~1", "--", "src/main")
-			g.write(nil)
-		}, refused: `"src/main"`},
-		"a revert": {change: func(g *rig) {
-			g.git(g.work, "revert", "--no-edit", "HEAD")
-		}, refused: `"src/main"`},
-		"in the middle, and undone": {change: func(g *rig) {
-			g.write(map[string]string{"src/main": "evil", "docs/a": "a"})
-			g.git(g.work, "checkout", "HEAD~1", "--", "src/main")
-			g.write(map[string]string{"docs/b": "b"})
-		}, refused: `"src/main"`},
-		"an executable bit": {change: func(g *rig) {
-			g.git(g.work, "update-index", "--chmod=+x", "src/main")
-			g.git(g.work, "commit", "-qm", "x")
-		}, refused: `"src/main"`},
-		"a link in place of a directory": {change: func(g *rig) {
-			g.write(map[string]string{"src": ""})
-			if err := os.Symlink("docs", filepath.Join(g.work, "src")); err != nil {
-				g.t.Fatal(err)
-			}
-			g.git(g.work, "add", "-A")
-			g.git(g.work, "commit", "--amend", "-qm", "x")
-		}, refused: `"src"`},
-		"a link below the path": {change: func(g *rig) {
-			if err := os.Symlink("../src/main", filepath.Join(g.work, "docs/link")); err != nil {
-				g.t.Fatal(err)
-			}
-			g.write(nil)
-		}},
-		"a submodule": {change: func(g *rig) {
-			g.git(g.work, "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",src/module")
-			g.git(g.work, "commit", "-qm", "x")
-		}, refused: `"src/module"`},
-		"the root":                      {change: func(g *rig) { g.write(map[string]string{".gitmodules": "x"}) }, refused: `".gitmodules"`},
-		"a new branch with a document":  {change: func(g *rig) { g.write(map[string]string{"docs/n": "n"}) }, to: "agent/new1"},
-		"a new branch with code":        {change: func(g *rig) { g.write(map[string]string{"src/n": "n"}) }, to: "agent/new2", refused: `"src/n"`},
-		"a new branch of what is there": {change: func(*rig) {}, to: "agent/new3"},
-		"a history of its own": {change: func(g *rig) {
-			g.git(g.work, "checkout", "-q", "--orphan", "alone")
-			g.write(map[string]string{"src": "", "file": ""})
-		}, to: "agent/new4"},
-		"a history of its own with code": {change: func(g *rig) { g.git(g.work, "checkout", "-q", "--orphan", "alone"); g.write(nil) }, to: "agent/new5", refused: `"file"`},
-		"a merge of two with documents": {change: func(g *rig) {
-			g.git(g.work, "checkout", "-qb", "side")
-			g.write(map[string]string{"docs/side": "s"})
-			g.git(g.work, "checkout", "-q", "-")
-			g.write(map[string]string{"docs/main": "m"})
-			g.git(g.work, "merge", "-q", "--no-ff", "--no-edit", "side")
-		}},
-		"a merge that brings in what is elsewhere": {change: func(g *rig) {
-			other := filepath.Join(filepath.Dir(g.work), "other")
-			g.git(".", "clone", "-q", g.bare, other)
-			if err := os.WriteFile(filepath.Join(other, "code"), []byte("x"), 0o600); err != nil {
-				g.t.Fatal(err)
-			}
-			g.git(other, "add", "-A")
-			g.git(other, "commit", "-qm", "code")
-			g.git(other, "push", "-q", "origin", "HEAD:main")
-			g.git(g.work, "fetch", "-q", g.bare, "main:refs/remotes/origin/main")
-			g.git(g.work, "merge", "-q", "--no-edit", "origin/main")
-		}, refused: `"code"`},
-		"a merge that changes more": {change: func(g *rig) {
-			g.git(g.work, "checkout", "-qb", "side")
-			g.write(map[string]string{"docs/side": "s"})
-			g.git(g.work, "checkout", "-q", "-")
-			g.git(g.work, "merge", "-q", "--no-ff", "--no-commit", "side")
-			g.write(map[string]string{"src/main": "evil"})
-		}, refused: `"src/main"`},
-	} {
+	for name, c := range pathCases {
 		t.Run(name, func(t *testing.T) {
 			n++
 			to := fmt.Sprintf("agent/n%d", n)
