@@ -34,7 +34,9 @@ func (b *bench) inspection(ctx context.Context) error {
 		return err
 	}
 	for _, part := range []struct{ name, bench string }{
-		{"detectors of what goes out", "Outgoing"}, {"detectors of what comes in", "Incoming"}, {"reading of requests to models", "Request"},
+		{"detectors of what goes out", "Outgoing"},
+		{"detectors of what comes in", "Incoming"},
+		{"reading of requests to models", "Request"},
 		{"SSE pipeline: events, JSON, usage", "Answer"},
 	} {
 		b.add(newRow(part.name, "MB/s", got["Benchmark"+part.bench]["MB/s"]).noted("in this process, one thread."))

@@ -243,6 +243,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 func FuzzScan(f *testing.F) {
 	f.Add([]byte("token gh"+"p_x, ignore all previous"), uint8(3))
+	f.Add([]byte("0\xe9\xf7\x9300\xbc0\x9f0\x9000"), uint8('?')) // bytes that become three each
 	e := engineOf(NewOwn(map[string][]byte{"x": []byte("0123456789abcdefghijk")}))
 	f.Fuzz(func(t *testing.T, text []byte, n uint8) {
 		for _, scan := range []func() *Scan{func() *Scan { return e.Outgoing("x.test") }, e.Incoming} {

@@ -82,8 +82,9 @@ func (f *fold) push(p []byte, last bool) []byte {
 	return f.out
 }
 
-// plain folds what is plain at the begin of a piece, single blanks included, and gives how much that is. There is room in f.out.
+// plain folds what is plain at the begin of a piece, single blanks included, and gives how much that is.
 func (f *fold) plain(p []byte) int {
+	f.out = slices.Grow(f.out, len(p)) // what cannot be read takes more room than it had
 	out := f.out[len(f.out) : len(f.out)+len(p)]
 	blank := f.blank
 	for i, c := range p {

@@ -161,7 +161,7 @@ func (f *finder) look(text []byte, last bool, keep int, tell func(*pattern)) (do
 			break
 		}
 		begins := start == 0 || !wordByte(text[start-1])
-		if begins && !last && len(text)-start < keep {
+		if begins && !last && len(text)-start < keep && !f.already(word, text[start:]) {
 			return max(0, start-1) // its end may still come; the byte before it says that it begins here
 		}
 		if begins && f.of[word].match(text[start:]) != "" {
@@ -174,6 +174,15 @@ func (f *finder) look(text []byte, last bool, keep int, tell func(*pattern)) (do
 	}
 	// One byte before a word says whether it begins there.
 	return max(0, f.set.Partial(text, 0)-1)
+}
+
+// already says that a mark is there whatever follows, so that an answer ends behind it and not behind what it wants. Of a key all has to be seen.
+func (f *finder) already(word int, text []byte) bool {
+	if f.detector != Injection {
+		return false
+	}
+	at := f.of[word].rest.FindIndex(text)
+	return at != nil && at[1] < len(text)
 }
 
 // wordByte says whether a byte before a token makes it a part of something longer.

@@ -23,7 +23,8 @@ func (n *network) modifiers(between ...any) []any {
 	found := detect.NewModifiers(detect.Config{
 		Engine: engine, Verdict: n.w.detectVerdict, Record: n.detected, Ask: n.askFinding,
 	})
-	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout, Fetch: n.fetchTrees(secrets.Requests())})}, between...)
+	pushes := git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout, Fetch: n.fetchTrees(secrets.Requests())}) //nolint:bodyclose // it closes them
+	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, pushes}, between...)
 	return append(all, secrets.Requests())
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ const speedHost = "api.anthropic.com"
 
 // speedRig is one host, and proxies of a VM before it that differ in what they look at.
 type speedRig struct {
-	b     *testing.B
+	b     testing.TB
 	w     *Worker
 	ca    *authority.Authority
 	roots *x509.CertPool
@@ -73,7 +74,7 @@ type noRows struct{}
 
 func (noRows) Record(ledger.Row) {}
 
-func newSpeedRig(b *testing.B, h2 bool, handler http.HandlerFunc) *speedRig {
+func newSpeedRig(b testing.TB, h2 bool, handler http.HandlerFunc) *speedRig {
 	b.Helper()
 	r := &speedRig{b: b, h2: h2, roots: x509.NewCertPool(), w: &Worker{credentials: newCredentials(), log: quiet()}}
 	r.w.spec.Detect = proto.DetectSpec{Placeholders: detect.Deny, Secrets: detect.Deny, OwnSecrets: detect.Deny, Injection: detect.Report}
@@ -254,6 +255,61 @@ func (l *workload) do(b *testing.B, c *http.Client, n int) (wall, cpu time.Durat
 	}
 	all.Wait()
 	return time.Since(began), processTime() - used
+}
+
+// TestALongConversationPassesInBoundedMemory: a JSON body through everything that looks into it. A hundred megabytes are read by each part in its own tests.
+func TestALongConversationPassesInBoundedMemory(t *testing.T) {
+	const size = 40 << 20
+	most, start := uint64(0), uint64(0)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	got := int64(0)
+	r := newSpeedRig(t, false, func(w http.ResponseWriter, req *http.Request) {
+		for buf := make([]byte, 1<<20); ; {
+			n, err := io.ReadFull(req.Body, buf)
+			got += int64(n)
+			if got>>20%10 == 0 {
+				most = max(most, heap())
+			}
+			if err != nil {
+				break
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"model":"claude-sonnet-4-5","usage":{"input_tokens":40000000,"output_tokens":1}}`)
+	})
+	guest := r.guest(true)
+	begin := `{"model":"claude-sonnet-4-5","max_tokens":1,"messages":[{"role":"user","content":"`
+	piece := strings.Repeat(`Some \"words\" of a conversation\nin lines, \u0041nd more of it. `, 1000)
+	body := func() io.Reader {
+		parts := []io.Reader{strings.NewReader(begin)}
+		for range size / len(piece) {
+			parts = append(parts, strings.NewReader(piece))
+		}
+		return io.MultiReader(append(parts, strings.NewReader(`"}]}`))...)
+	}
+	start = heap()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+speedHost+"/v1/messages", body())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := guest.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if want := int64(len(begin) + size/len(piece)*len(piece) + 4); err != nil || res.StatusCode != http.StatusOK || got != want {
+		t.Errorf("status %d, %d of %d bytes arrived, %v: %s", res.StatusCode, got, want, err, text)
+	}
+	if most > start+20<<20 {
+		t.Errorf("%d MiB more than before are in use", (most-start)>>20)
+	}
 }
 
 // BenchmarkEverything compares a proxy with credentials, model calls, budgets and detectors with one that only has the policy. The two take turns, so that

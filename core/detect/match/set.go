@@ -56,12 +56,12 @@ func NewSet(patterns [][]byte) (*Set, error) {
 		s.begins[p[0]], s.beginPairs[[2]byte{p[0], p[1]}] = true, true
 		for at := range s.stride {
 			b := blockAt(p, at)
-			if !slices.Contains(s.offsets[b], uint8(at)) { //nolint:gosec // less than maxHead
-				s.offsets[b] = append(s.offsets[b], uint8(at)) //nolint:gosec // less than maxHead
+			if !slices.Contains(s.offsets[b], uint8(at)) {
+				s.offsets[b] = append(s.offsets[b], uint8(at))
 			}
 		}
 		head := string(p[:s.head])
-		s.heads[head] = append(s.heads[head], int32(i)) //nolint:gosec // at most MaxPatterns
+		s.heads[head] = append(s.heads[head], int32(i))
 	}
 	for _, h := range s.heads {
 		slices.SortStableFunc(h, func(x, y int32) int { return len(patterns[y]) - len(patterns[x]) })
@@ -97,7 +97,7 @@ func (s *Set) Find(text []byte, from int) (at, pattern int) {
 	for ; i+8 <= len(text); i += stride {
 		if stride == 2 { // short words: three blocks are looked at together
 			v := binary.LittleEndian.Uint64(text[i:])
-			a, b, c := (uint32(v)&0xffffff)*spread>>shift, (uint32(v>>16)&0xffffff)*spread>>shift, (uint32(v>>32)&0xffffff)*spread>>shift
+			a, b, c := uint32(v&0xffffff)*spread>>shift, uint32(v>>16&0xffffff)*spread>>shift, uint32(v>>32&0xffffff)*spread>>shift
 			if (filter[a/64]>>(a%64)|filter[b/64]>>(b%64)|filter[c/64]>>(c%64))&1 == 0 {
 				i += 4
 				continue

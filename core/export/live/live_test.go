@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,12 +180,7 @@ func (g *got) paths(t *testing.T) (out []string) {
 
 func (g *got) has(t *testing.T, path string) bool {
 	t.Helper()
-	for _, p := range g.paths(t) {
-		if p == path {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(g.paths(t), path)
 }
 
 // clean fails if a target got what it must not.
@@ -238,7 +234,7 @@ func TestAnEventThatIsTooLongIsToldOfWithoutItsFields(t *testing.T) {
 	for _, limit := range []int{100, 5000} {
 		out := withSession(&message{session: "s", entry: e, line: text}, limit)
 		var v map[string]any
-		if err := json.Unmarshal(out, &v); err != nil || v["session"] != "s" || v["kind"] != "net" || (v["cut"] == true) != (limit == 100) {
+		if err := json.Unmarshal(out, &v); err != nil || v["session"] != "s" || v["kind"] != "net" || (v["cut"] != nil) != (limit == 100) {
 			t.Errorf("%d: %v %s", limit, err, out)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -269,7 +270,7 @@ func TestSettingsAreTakenUpWhileItRuns(t *testing.T) {
 	}
 	eventually(t, "the first request", func() bool { return count() == 1 })
 	mu.Lock()
-	broken = fmt.Errorf("line 3: there is no setting")
+	broken = errors.New("line 3: there is no setting")
 	mu.Unlock()
 	w.Record(request(2))
 	eventually(t, "the second, while the settings are wrong", func() bool { return count() == 2 })

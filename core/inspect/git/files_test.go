@@ -2,6 +2,7 @@ package git
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,9 +57,7 @@ func many(with map[string]string) map[string]string {
 			out[dir+"file-with-a-long-name-"+string(c)] = dir + string(c) + strings.Repeat(" text", 20)
 		}
 	}
-	for name, text := range with {
-		out[name] = text
-	}
+	maps.Copy(out, with)
 	return out
 }
 
