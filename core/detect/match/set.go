@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -15,7 +16,7 @@ const (
 	// block is how many bytes are looked at in one place, maxHead how many of the beginning of a pattern tell it.
 	block, maxHead = 3, 32
 	// minFilter and maxFilter bound the filter: two to the power of them is its bits.
-	minFilter, maxFilter = 12, 20
+	minFilter, maxFilter = 12, 18
 	// spread is an odd number that spreads blocks over the filter.
 	spread = 0x9e3779b1
 )
@@ -30,8 +31,9 @@ type Set struct {
 	stride int
 	filter []uint64
 	shift  uint
-	// offsets has, by block, where in heads of patterns it is, the last place first.
-	offsets map[uint32][]uint8
+	// offsets has, by the place of a block in the filter, where in heads of patterns it is, a bit each; begin is a filter of the first four bytes.
+	offsets []uint32
+	begin   [1 << (minFilter - 6)]uint64
 	// heads has the patterns by their first bytes, the longest first.
 	heads map[string][]int32
 	// begins has the first bytes of patterns, beginPairs the first two.
@@ -44,7 +46,7 @@ func NewSet(patterns [][]byte) (*Set, error) {
 	if len(patterns) > MaxPatterns {
 		return nil, fmt.Errorf("make pattern set: %d patterns are more than %d", len(patterns), MaxPatterns)
 	}
-	s := &Set{patterns: patterns, head: maxHead, offsets: map[uint32][]uint8{}, heads: map[string][]int32{}, beginPairs: map[[2]byte]bool{}}
+	s := &Set{patterns: patterns, head: maxHead, heads: map[string][]int32{}, beginPairs: map[[2]byte]bool{}}
 	for i, p := range patterns {
 		if len(p) < MinPattern || len(p) > MaxPattern {
 			return nil, fmt.Errorf("make pattern set: pattern %d has %d bytes, not %d to %d", i, len(p), MinPattern, MaxPattern)
@@ -52,32 +54,31 @@ func NewSet(patterns [][]byte) (*Set, error) {
 		s.head, s.longest = min(s.head, len(p)), max(s.longest, len(p))
 	}
 	s.stride = s.head - block + 1
+	size := uint(minFilter)
+	for size < maxFilter && 1<<size < 64*s.stride*len(patterns) {
+		size++
+	}
+	s.filter, s.shift, s.offsets = make([]uint64, 1<<(size-6)), 32-size, make([]uint32, 1<<size)
 	for i, p := range patterns {
 		s.begins[p[0]], s.beginPairs[[2]byte{p[0], p[1]}] = true, true
 		for at := range s.stride {
-			b := blockAt(p, at)
-			if !slices.Contains(s.offsets[b], uint8(at)) {
-				s.offsets[b] = append(s.offsets[b], uint8(at))
-			}
+			h := blockAt(p, at) * spread >> s.shift
+			s.filter[h/64] |= 1 << (h % 64)
+			s.offsets[h] |= 1 << at
 		}
+		first := firstOf(p)
+		s.begin[first/64] |= 1 << (first % 64)
 		head := string(p[:s.head])
 		s.heads[head] = append(s.heads[head], int32(i))
 	}
 	for _, h := range s.heads {
 		slices.SortStableFunc(h, func(x, y int32) int { return len(patterns[y]) - len(patterns[x]) })
 	}
-	bits := uint(minFilter)
-	for bits < maxFilter && 1<<bits < 64*len(s.offsets) {
-		bits++
-	}
-	s.filter, s.shift = make([]uint64, 1<<(bits-6)), 32-bits
-	for b, at := range s.offsets {
-		slices.SortFunc(at, func(x, y uint8) int { return int(y) - int(x) })
-		h := b * spread >> s.shift
-		s.filter[h/64] |= 1 << (h % 64)
-	}
 	return s, nil
 }
+
+// firstOf is where a text is in the filter of beginnings.
+func firstOf(p []byte) uint32 { return binary.LittleEndian.Uint32(p) * spread >> (32 - minFilter) }
 
 // blockAt is the block that begins at a place.
 func blockAt(p []byte, at int) uint32 {
@@ -121,9 +122,14 @@ func (s *Set) Find(text []byte, from int) (at, pattern int) {
 
 // around looks for a pattern at or after from that has the block at i in its beginning.
 func (s *Set) around(text []byte, from, i int) (at, pattern int) {
-	for _, off := range s.offsets[blockAt(text, i)] {
-		start := i - int(off)
+	for left := s.offsets[blockAt(text, i)*spread>>s.shift]; left != 0; {
+		off := bits.Len32(left) - 1 // the last place first: it begins before the others
+		left &^= 1 << off
+		start := i - off
 		if start < from || start+s.head > len(text) {
+			continue
+		}
+		if first := firstOf(text[start:]); s.begin[first/64]>>(first%64)&1 == 0 {
 			continue
 		}
 		for _, p := range s.heads[string(text[start:start+s.head])] {
