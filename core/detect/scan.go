@@ -182,7 +182,7 @@ func (f *finder) already(word int, text []byte) bool {
 		return false
 	}
 	at := f.of[word].rest.FindIndex(text)
-	return at != nil && at[1] < len(text)
+	return len(at) == 2 && at[1] < len(text)
 }
 
 // wordByte says whether a byte before a token makes it a part of something longer.
