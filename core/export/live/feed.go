@@ -183,7 +183,7 @@ func (f *feed) lines(e *ledger.Entry, last bool) error {
 		return err //nolint:wrapcheck // an encoder's
 	}
 	for _, line := range lines {
-		if err := f.deliver(&message{session: f.session, entry: e, line: line}); err != nil {
+		if err := f.deliver(&message{session: f.session, entry: e, line: line, asIs: f.t.Format == export.OCSF}); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,8 @@ type message struct {
 	session string
 	entry   *ledger.Entry
 	line    []byte
+	// asIs says that the session is not to be put into the line: its format has a place of its own for that.
+	asIs bool
 }
 
 // sender sends messages. Its methods may be called at the same time.
@@ -241,8 +243,11 @@ func line(msg *message, limit int) []byte {
 
 // withSession puts the session into the JSON of an event. An event that is too long is told of without what it has.
 func withSession(msg *message, limit int) []byte {
+	if msg.asIs && len(msg.line) < limit {
+		return bytes.Clone(msg.line)
+	}
 	id, err := json.Marshal(msg.session)
-	if err == nil && bytes.HasPrefix(msg.line, []byte(`{"`)) && len(msg.line)+len(id)+16 <= limit {
+	if err == nil && !msg.asIs && bytes.HasPrefix(msg.line, []byte(`{"`)) && len(msg.line)+len(id)+16 <= limit {
 		return append(append(append([]byte(`{"session":`), id...), ','), msg.line[1:]...)
 	}
 	short := struct {

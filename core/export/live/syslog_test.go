@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -187,8 +188,13 @@ func TestASyslogThatComesBackGetsAllOfIt(t *testing.T) {
 	streams(t, l, into, counted)
 	eventually(t, "all requests", func() bool { return len(into.paths(t)) == 300 })
 	eventually(t, "a note that all was sent", func() bool { return loadState(h.state("s", Syslog)).Done && loadState(h.state("s", Stream)).Done })
-	if n := fileLines(t, strings.TrimPrefix(h.targets[Stream].To, "file://")); n != 300 {
+	file := strings.TrimPrefix(h.targets[Stream].To, "file://")
+	if n := fileLines(t, file); n != 300 {
 		t.Errorf("%d lines in the file", n)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || strings.Contains(string(text), `"session":`) || strings.Count(string(text), `"correlation_uid":"s"`) != 300 {
+		t.Errorf("%v: it is not all OCSF: %.500s", err, text)
 	}
 	if n := strings.Count(h.log.String(), "takes nothing"); n > 2 {
 		t.Errorf("it is said %d times", n)
