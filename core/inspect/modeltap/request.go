@@ -267,7 +267,10 @@ func (c *call) admitOther() error {
 		}
 	}
 	c.request.Bytes = max(c.req.ContentLength, 0)
-	if err := c.reserve(budget.Amount{budget.Bytes: c.request.Bytes}); err != nil {
+	// Where there is room for it, a short answer is taken at once.
+	if hold, err := c.tap.cfg.Account.Reserve(budget.Amount{budget.Bytes: c.request.Bytes + bytesStep}); err == nil {
+		c.hold = hold
+	} else if err := c.reserve(budget.Amount{budget.Bytes: c.request.Bytes}); err != nil {
 		return err
 	}
 	if c.req.ContentLength < 0 && c.req.Body != nil && c.req.Body != http.NoBody {
