@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"capsem/core/approval"
 	"capsem/core/credential/swap"
@@ -34,7 +35,10 @@ func (n *network) fetchTrees(secrets swap.Requests) func(*http.Request) (*http.R
 		if err := secrets.ModifyRequest(req); err != nil {
 			return nil, err //nolint:wrapcheck // says why
 		}
-		return n.proxy.RoundTrip(req) //nolint:wrapcheck // says what it did
+		began := time.Now()
+		res, err := n.proxy.RoundTrip(req)
+		n.w.note("git-trees-asked", req.URL.Host+req.URL.Path, time.Since(began)) // it is no request of the guest, and on record all the same
+		return res, err                                                           //nolint:wrapcheck // says what it did
 	}
 }
 
