@@ -56,11 +56,13 @@ var benchmarks = []benchmark{
 	{"exec-many", (*bench).execMany},
 	{"proxy: requests", (*bench).proxyRequests},
 	{"proxy: bodies", (*bench).proxyBodies},
+	{"proxy: everything on", (*bench).proxyEverything},
 	{"proxy: a VM", (*bench).proxyVM},
 	{"parts: certificates", (*bench).minting},
 	{"parts: policy", (*bench).verdicts},
 	{"parts: names", (*bench).lookups},
 	{"parts: ledger", (*bench).ledgerEvents},
+	{"parts: inspection", (*bench).inspection},
 }
 
 func main() {

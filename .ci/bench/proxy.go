@@ -74,7 +74,13 @@ var benchLine = regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
 
 // proxyBenchmarks runs benchmarks of core/mitm and gives their samples by name and unit.
 func (b *bench) proxyBenchmarks(ctx context.Context, pattern, times string) (map[string]map[string][]float64, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", times, "-count", strconv.Itoa(rounds), "-timeout", "30m", "./core/mitm")
+	return b.goBenchmarks(ctx, pattern, times, "./core/mitm")
+}
+
+// goBenchmarks runs benchmarks of packages.
+func (b *bench) goBenchmarks(ctx context.Context, pattern, times string, packages ...string) (map[string]map[string][]float64, error) {
+	args := []string{"test", "-run", "^$", "-bench", pattern, "-benchtime", times, "-count", strconv.Itoa(rounds), "-timeout", "30m", "-p", "1"}
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir, cmd.Stderr = b.root, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

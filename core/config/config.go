@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"capsem/core/api"
+	"capsem/core/export"
+	"capsem/core/export/live"
 	"capsem/core/fault"
 	"capsem/core/mcp"
 	"capsem/core/paths"
@@ -29,9 +31,18 @@ type Settings struct {
 	VM      VM
 	Network Network
 	Detect  Detect
+	Export  Export
 	Log     Log
 	// MCP are the MCP servers that VMs may use, by name.
 	MCP map[string]mcp.Definition
+}
+
+// Export says where what is recorded is sent while it happens.
+type Export struct {
+	// OTLP is a collector, Syslog and Stream take an event each time; see core/export/live for their addresses. Empty is nowhere.
+	OTLP, Syslog, Stream string
+	// Format is what Syslog and Stream get: jsonl or ocsf.
+	Format string
 }
 
 // Detect says what becomes of what detectors find in allowed traffic: off, report, ask or deny.
@@ -142,6 +153,12 @@ type file struct {
 		OwnSecrets   *string `toml:"own_secrets"`
 		Injection    *string `toml:"injection"`
 	} `toml:"detect"`
+	Export struct {
+		OTLP   *string `toml:"otlp"`
+		Syslog *string `toml:"syslog"`
+		Stream *string `toml:"stream"`
+		Format *string `toml:"format"`
+	} `toml:"export"`
 	Log struct {
 		Level *string `toml:"level"`
 	} `toml:"log"`
@@ -220,6 +237,11 @@ func (s *Settings) check(c *checker, f *file) {
 	c.word(&s.Detect.Secrets, found.Secrets, "detect.secrets", "off", "report", "ask", "deny")
 	c.word(&s.Detect.OwnSecrets, found.OwnSecrets, "detect.own_secrets", "off", "report", "ask", "deny")
 	c.word(&s.Detect.Injection, found.Injection, "detect.injection", "off", "report", "ask", "deny")
+	out := &f.Export
+	c.address(&s.Export.OTLP, out.OTLP, "export.otlp", live.OTLP)
+	c.address(&s.Export.Syslog, out.Syslog, "export.syslog", live.Syslog)
+	c.address(&s.Export.Stream, out.Stream, "export.stream", live.Stream)
+	c.word(&s.Export.Format, out.Format, "export.format", export.JSONL, export.OCSF)
 	shots := &f.VM.Snapshots
 	c.number(&s.VM.Snapshots.AutoMax, shots.AutoMax, 1, "vm.snapshots.auto_max", 1, 50)
 	c.number(&s.VM.Snapshots.ManualMax, shots.ManualMax, 1, "vm.snapshots.manual_max", 1, 50)
@@ -289,6 +311,19 @@ func (c *checker) word(to, from *string, key string, allowed ...string) {
 		}
 	}
 	c.complain(key, "is %.40q; it must be one of %q", *from, allowed)
+}
+
+// address is one that records are sent to.
+func (c *checker) address(to, from *string, key, target string) {
+	see(c, key, "address", from)
+	if from == nil {
+		return
+	}
+	if err := live.Check(target, *from); err != nil {
+		c.complain(key, "is wrong: %s", fault.Line(err))
+		return
+	}
+	*to = *from
 }
 
 func (c *checker) truth(to, from *bool, key string) {

@@ -36,6 +36,7 @@ func TestCorpOverridesUserOverridesDefaults(t *testing.T) {
 		VM:      VM{CPUs: 3, RAMMB: 1024, DiskMB: 4096, MaxVMs: 2, Accelerator: "tcg", ReadyTimeout: 3 * time.Second, WarmStart: true, RecordMB: 1024, Retention: kept, Snapshots: Snapshots{AutoMax: 10, ManualMax: 12, Interval: 5 * time.Minute}},
 		Network: Network{DNS: []string{}, CAFiles: []string{}, ClientCerts: []string{}, Bypass: []string{}, AskTimeout: 2 * time.Minute},
 		Detect:  Detect{Placeholders: "deny", Secrets: "report", OwnSecrets: "deny", Injection: "report"},
+		Export:  Export{Format: "jsonl"},
 		Log:     Log{Level: "info"},
 	}
 	if !reflect.DeepEqual(*got, want) {

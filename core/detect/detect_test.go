@@ -216,7 +216,15 @@ func TestTheOwnersSecretsAreFoundByTheirPieces(t *testing.T) {
 			t.Errorf("%.40q: %v", text, found)
 		}
 	}
-	if text := fmt.Sprintf("%v %+v", o.exact, o.rolling); strings.Contains(text, secret[:8]) {
+	for at := range len(secret) - Window + 1 { // any piece, wherever it stands
+		for before := range 20 {
+			text := strings.Repeat("-", before) + secret[at:at+Window] + "."
+			if found := e.Outgoing("x.test").Push([]byte(text), true); len(found) != 1 {
+				t.Fatalf("%q: %v", text, found)
+			}
+		}
+	}
+	if text := fmt.Sprintf("%v %+v", o.exact, o.filters); strings.Contains(text, secret[:8]) {
 		t.Error("the secret is in the hashes")
 	}
 }
@@ -235,6 +243,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 func FuzzScan(f *testing.F) {
 	f.Add([]byte("token gh"+"p_x, ignore all previous"), uint8(3))
+	f.Add([]byte("0\xe9\xf7\x9300\xbc0\x9f0\x9000"), uint8('?')) // bytes that become three each
 	e := engineOf(NewOwn(map[string][]byte{"x": []byte("0123456789abcdefghijk")}))
 	f.Fuzz(func(t *testing.T, text []byte, n uint8) {
 		for _, scan := range []func() *Scan{func() *Scan { return e.Outgoing("x.test") }, e.Incoming} {

@@ -62,26 +62,15 @@ var lowered = func() (t [256]byte) {
 
 // push folds a piece; the result is good until the next one.
 func (f *fold) push(p []byte, last bool) []byte {
-	f.out = slices.Grow(f.out[:0], len(p)+2*utf8.UTFMax)
+	f.out = slices.Grow(f.out[:0], len(p)+len(f.rest)+2*utf8.UTFMax)
 	if len(f.rest) > 0 {
 		p = append(f.rest, p...)
 		f.rest = nil
 	}
 	for i := 0; i < len(p); {
-		from := i
-		for i < len(p) {
-			c := lowered[p[i]]
-			if c == 0 {
-				break
-			}
-			f.out = append(f.out, c)
-			i++
-		}
-		if i > from {
-			f.blank, f.hidden = false, 0
-		}
-		if i == len(p) {
-			break
+		if n := f.plain(p[i:]); n > 0 {
+			i += n
+			continue
 		}
 		n := f.close(p[i:], last)
 		if n == 0 {
@@ -91,6 +80,28 @@ func (f *fold) push(p []byte, last bool) []byte {
 		i += n
 	}
 	return f.out
+}
+
+// plain folds what is plain at the begin of a piece, single blanks included, and gives how much that is.
+func (f *fold) plain(p []byte) int {
+	f.out = slices.Grow(f.out, len(p)) // what cannot be read takes more room than it had
+	out := f.out[len(f.out) : len(f.out)+len(p)]
+	blank := f.blank
+	for i, c := range p {
+		low := lowered[c]
+		if low == 0 {
+			if c != ' ' || blank {
+				out, p = out[:i], p[:i]
+				break
+			}
+			low = ' '
+		}
+		out[i], blank = low, low == ' '
+	}
+	if len(p) > 0 {
+		f.out, f.blank, f.hidden = f.out[:len(f.out)+len(out)], blank, 0
+	}
+	return len(p)
 }
 
 // close looks at a character that is not plain, and gives how many bytes it has: 0 if there may be more.

@@ -100,6 +100,10 @@ func (m *Modifiers) ModifyRequest(req *http.Request) error {
 		return nil
 	}
 	look := func(where, text string, s *Scan) error {
+		if len(text) < Window { // nothing that is looked for is so short
+			return nil
+		}
+		defer s.free()
 		return m.all(req.Context(), f, where, s.Push([]byte(text), true))
 	}
 	target := req.URL.RequestURI()
@@ -185,6 +189,14 @@ type filter struct {
 	held, out []byte
 }
 
+// Free gives the buffers away.
+func (l *filter) Free() {
+	l.scan.free()
+	putBuffer(l.held)
+	putBuffer(l.out)
+	l.held, l.out = nil, nil
+}
+
 // Push looks at the next piece.
 func (l *filter) Push(p []byte, last bool) ([]byte, error) {
 	if err := l.m.all(l.ctx, l.f, "body", l.scan.Push(p, last)); err != nil {
@@ -192,6 +204,17 @@ func (l *filter) Push(p []byte, last bool) ([]byte, error) {
 	}
 	if !l.hold {
 		return p, nil
+	}
+	if len(l.held) == 0 {
+		n := len(p)
+		if !last {
+			n = max(0, n-l.scan.open)
+		}
+		if l.held == nil {
+			l.held, l.out = getBuffer(), getBuffer()
+		}
+		l.held = append(l.held, p[n:]...)
+		return p[:n], nil
 	}
 	l.held = append(l.held, p...)
 	n := len(l.held)

@@ -3,7 +3,6 @@ package detect
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"math/bits"
 
 	"github.com/zeebo/blake3"
 )
@@ -15,38 +14,54 @@ const (
 	maxOwn = 1 << 16
 )
 
-// Own knows the owner's secrets by keyed hashes of their pieces. It cannot tell what they are.
+const (
+	// gram is how many bytes of a window are looked up first. A window has one that begins at a multiple of ownStride, wherever it stands.
+	gram, ownStride = 8, Window - gram + 1
+	// minGrams and maxGrams bound the filters: two to the power of them is their bits.
+	minGrams, maxGrams = 14, 22
+)
+
+// Own knows the owner's secrets by keyed hashes of their pieces. It keeps none of their text.
 type Own struct {
 	key [32]byte
-	// in are random numbers for bytes that come into the window, out the same turned as they leave it.
-	in, out [256]uint64
-	// filter and rolling find windows that may be of a secret, exact says which are and of which.
-	filter  [1 << 16 / 64]uint64
-	rolling map[uint64]struct{}
+	// spread are random odd numbers that spread grams over the filters, by the upper bits of the product.
+	spread [2]uint64
+	// filters have the grams of all windows; exact says which windows are of which secret.
+	filters [2][]uint64
+	shift   uint
 	exact   map[[16]byte]string
 }
 
 // NewOwn makes the hashes of secrets, by name. Pieces without much in them (few different letters) are left out: they are in other texts too.
 func NewOwn(secrets map[string][]byte) *Own {
-	o := &Own{rolling: map[uint64]struct{}{}, exact: map[[16]byte]string{}}
+	o := &Own{exact: map[[16]byte]string{}}
 	_, _ = rand.Read(o.key[:]) // never fails
-	stream := o.keyed().Digest()
-	for c := range o.in {
-		var raw [8]byte
-		_, _ = stream.Read(raw[:]) // never fails
-		o.in[c] = binary.LittleEndian.Uint64(raw[:])
-		o.out[c] = bits.RotateLeft64(o.in[c], Window)
-	}
+	var raw [16]byte
+	_, _ = o.keyed().Digest().Read(raw[:]) // never fails
+	o.spread = [2]uint64{binary.LittleEndian.Uint64(raw[:]) | 1, binary.LittleEndian.Uint64(raw[8:]) | 1}
+	var windows [][]byte
 	for name, s := range secrets {
 		for i := 0; i+Window <= len(s) && len(o.exact) < maxOwn; i++ {
 			w := s[i : i+Window]
 			if entropy(string(w)) < 2.5 {
 				continue
 			}
-			h := o.hash(w)
-			o.rolling[h] = struct{}{}
-			o.filter[h&0xffff/64] |= 1 << (h % 64)
 			o.exact[o.digest(w)] = name
+			windows = append(windows, w)
+		}
+	}
+	bits := uint(minGrams)
+	for bits < maxGrams && 1<<bits < 64*len(windows) {
+		bits++
+	}
+	o.shift = 64 - bits
+	for i := range o.filters {
+		o.filters[i] = make([]uint64, 1<<(bits-6))
+		for _, w := range windows {
+			for at := range ownStride {
+				h := binary.LittleEndian.Uint64(w[at:]) * o.spread[i] >> o.shift
+				o.filters[i][h/64] |= 1 << (h % 64)
+			}
 		}
 	}
 	return o
@@ -68,30 +83,24 @@ func (o *Own) digest(w []byte) (out [16]byte) {
 	return out
 }
 
-func (o *Own) hash(w []byte) (h uint64) {
-	for _, c := range w {
-		h = bits.RotateLeft64(h, 1) ^ o.in[c]
-	}
-	return h
-}
-
 // find gives the names of secrets that have a piece in a text.
 func (o *Own) find(text []byte, found func(name string, at int)) {
-	if len(o.rolling) == 0 || len(text) < Window {
+	if len(o.exact) == 0 {
 		return
 	}
-	h := o.hash(text[:Window])
-	for i := 0; ; i++ {
-		if o.filter[h&0xffff/64]&(1<<(h%64)) != 0 {
-			if _, may := o.rolling[h]; may {
-				if name, ok := o.exact[o.digest(text[i:i+Window])]; ok {
-					found(name, i)
-				}
+	first, second, shift := o.filters[0], o.filters[1], o.shift
+	for i := 0; i+gram <= len(text); i += ownStride {
+		v := binary.LittleEndian.Uint64(text[i:])
+		if h := v * o.spread[0] >> shift; first[h/64]>>(h%64)&1 == 0 {
+			continue
+		}
+		if h := v * o.spread[1] >> shift; second[h/64]>>(h%64)&1 == 0 {
+			continue
+		}
+		for at := max(0, i-ownStride+1); at <= i && at+Window <= len(text); at++ {
+			if name, ok := o.exact[o.digest(text[at:at+Window])]; ok {
+				found(name, at)
 			}
 		}
-		if i+Window >= len(text) {
-			return
-		}
-		h = bits.RotateLeft64(h, 1) ^ o.out[text[i]] ^ o.in[text[i+Window]]
 	}
 }

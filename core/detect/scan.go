@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"sync"
 
 	"capsem/core/detect/match"
 )
@@ -95,11 +96,11 @@ type Scan struct {
 
 // Outgoing looks for secrets in what goes to a host.
 func (e *Engine) Outgoing(host string) *Scan {
-	return &Scan{e: e, own: e.own(), host: host, out: true, seen: map[Finding]bool{}}
+	return &Scan{e: e, own: e.own(), host: host, out: true}
 }
 
 // Incoming looks for marks of orders in what comes back.
-func (e *Engine) Incoming() *Scan { return &Scan{e: e, in: true, seen: map[Finding]bool{}} }
+func (e *Engine) Incoming() *Scan { return &Scan{e: e, in: true} }
 
 // Header says that the text is of a header that carries sign-ins, where tokens belong.
 func (s *Scan) Header() *Scan {
@@ -115,11 +116,17 @@ func (s *Scan) Push(p []byte, last bool) []Finding {
 	var found []Finding
 	tell := func(f Finding) {
 		if !s.seen[f] && len(s.seen) < maxFindings {
+			if s.seen == nil {
+				s.seen = map[Finding]bool{}
+			}
 			s.seen[f] = true
 			found = append(found, f)
 		}
 	}
 	if s.out {
+		if s.raw == nil {
+			s.raw = getBuffer()
+		}
 		fresh := max(0, len(s.raw)-(Window-1))
 		s.raw = append(s.raw, p...)
 		s.own.find(s.raw[fresh:], func(name string, _ int) { tell(Finding{Detector: OwnSecrets, Rule: name}) })
@@ -133,6 +140,9 @@ func (s *Scan) Push(p []byte, last bool) []Finding {
 		s.raw = s.raw[:copy(s.raw, s.raw[done:])]
 	}
 	if s.in {
+		if s.words == nil {
+			s.words, s.folded.out = getBuffer(), getBuffer()
+		}
 		s.words = append(s.words, s.folded.push(p, last)...)
 		if s.folded.smuggled {
 			tell(Finding{Detector: Injection, Rule: hiddenRule})
@@ -151,7 +161,7 @@ func (f *finder) look(text []byte, last bool, keep int, tell func(*pattern)) (do
 			break
 		}
 		begins := start == 0 || !wordByte(text[start-1])
-		if begins && !last && len(text)-start < keep {
+		if begins && !last && len(text)-start < keep && !f.already(word, text[start:]) {
 			return max(0, start-1) // its end may still come; the byte before it says that it begins here
 		}
 		if begins && f.of[word].match(text[start:]) != "" {
@@ -166,9 +176,42 @@ func (f *finder) look(text []byte, last bool, keep int, tell func(*pattern)) (do
 	return max(0, f.set.Partial(text, 0)-1)
 }
 
+// already says that a mark is there whatever follows, so that an answer ends behind it and not behind what it wants. Of a key all has to be seen.
+func (f *finder) already(word int, text []byte) bool {
+	if f.detector != Injection {
+		return false
+	}
+	at := f.of[word].rest.FindIndex(text)
+	return len(at) == 2 && at[1] < len(text)
+}
+
 // wordByte says whether a byte before a token makes it a part of something longer.
 func wordByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
+}
+
+// maxPooled bounds the buffers that are used again.
+const maxPooled = 128 << 10
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func getBuffer() []byte {
+	b, _ := buffers.Get().(*[]byte)
+	return (*b)[:0]
+}
+
+func putBuffer(b []byte) {
+	if cap(b) > 0 && cap(b) <= maxPooled {
+		buffers.Put(&b)
+	}
+}
+
+// free gives the buffers away: the text has ended.
+func (s *Scan) free() {
+	putBuffer(s.raw)
+	putBuffer(s.words)
+	putBuffer(s.folded.out)
+	s.raw, s.words, s.folded.out = nil, nil, nil
 }
 
 // Text looks through one whole text that comes back, such as the result of a tool.

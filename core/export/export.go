@@ -5,6 +5,7 @@ package export
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,23 +72,70 @@ type sink interface {
 	end() error
 }
 
+func newSink(format, session string, out *output) (sink, error) {
+	switch format {
+	case HAR:
+		return &har{out: out}, nil
+	case JSONL:
+		return &lines{out: out}, nil
+	case OCSF:
+		return &ocsf{out: out, session: session}, nil
+	case OTLP:
+		return newOTLP(out, session), nil
+	case Asciicast:
+		return &cast{out: out, session: session}, nil
+	}
+	return nil, Check(format, false)
+}
+
+// Encoder makes lines of the events of one session, in a format that can be followed.
+type Encoder struct {
+	sink sink
+	out  *output
+	buf  bytes.Buffer
+}
+
+// NewEncoder makes one.
+func NewEncoder(format, session string) (*Encoder, error) {
+	if err := Check(format, true); err != nil {
+		return nil, err
+	}
+	e := &Encoder{}
+	e.out = &output{w: bufio.NewWriter(&e.buf)}
+	var err error
+	e.sink, err = newSink(format, session, e.out)
+	return e, err
+}
+
+// Kinds are the kinds of events that it wants, none is all.
+func (e *Encoder) Kinds() []string { return e.sink.kinds() }
+
+// Add adds an event.
+func (e *Encoder) Add(entry *ledger.Entry) error { return e.sink.event(entry) }
+
+// Lines gives the lines that there are now, without their ends; last says that no event follows. They are good until the next call.
+func (e *Encoder) Lines(last bool) ([][]byte, error) {
+	end := e.sink.pause
+	if last {
+		end = e.sink.end
+	}
+	if err := errors.Join(end(), e.out.w.Flush()); err != nil {
+		return nil, err
+	}
+	var lines [][]byte
+	for line := range bytes.Lines(e.buf.Bytes()) {
+		lines = append(lines, bytes.TrimSuffix(line, []byte("\n")))
+	}
+	e.buf.Reset()
+	return lines, nil
+}
+
 // Write exports a session.
 func Write(ctx context.Context, to io.Writer, src Source, format string) error {
 	out := &output{w: bufio.NewWriterSize(to, 64<<10)}
-	var s sink
-	switch format {
-	case HAR:
-		s = &har{out: out}
-	case JSONL:
-		s = &lines{out: out}
-	case OCSF:
-		s = &ocsf{out: out, session: src.Session}
-	case OTLP:
-		s = newOTLP(out, src.Session)
-	case Asciicast:
-		s = &cast{out: out, session: src.Session}
-	default:
-		return Check(format, false)
+	s, err := newSink(format, src.Session, out)
+	if err != nil {
+		return err
 	}
 	if err := s.begin(); err != nil {
 		return err
@@ -101,7 +149,7 @@ func Write(ctx context.Context, to io.Writer, src Source, format string) error {
 			return src.Next()
 		}
 	}
-	err := ledger.Follow(ctx, src.Path, s.kinds(), next, func(e ledger.Entry) error { return s.event(&e) })
+	err = ledger.Follow(ctx, src.Path, s.kinds(), next, func(e ledger.Entry) error { return s.event(&e) })
 	if err == nil {
 		err = s.end()
 	}

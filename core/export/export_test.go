@@ -224,49 +224,6 @@ func conforms(t testing.TB, at string, v, like any) {
 	}
 }
 
-// ocsfRequired are the required attributes of the classes, of OCSF 1.3.0.
-var ocsfRequired = map[float64]object{
-	classBase:    {},
-	classFile:    {"actor": object{}, "device": object{"type_id": 0.0}, "file": object{"name": "", "type_id": 0.0}},
-	classProcess: {"actor": object{}, "device": object{"type_id": 0.0}, "process": object{}},
-	classFinding: {"finding_info": object{"uid": "", "title": ""}},
-	classNetwork: {"dst_endpoint": object{"hostname": "", "port": 0.0}, "connection_info": object{"direction_id": 0.0}},
-	classHTTP:    {"dst_endpoint": object{"hostname": "", "port": 0.0}, "http_request": object{"http_method": "", "url": object{"url_string": "url"}}, "http_response": object{"code": 0.0}},
-	classDNS:     {"query": object{"hostname": ""}},
-	classAPI:     {"actor": object{}, "api": object{"operation": ""}, "src_endpoint": object{"hostname": ""}},
-}
-
-func TestOCSFEventsHaveWhatTheirClassesRequire(t *testing.T) {
-	seen := map[float64]int{}
-	for _, v := range jsonLines(t, exported(t, record(t, everything()...), OCSF)) {
-		conforms(t, "event", v, object{
-			"activity_id": 0.0, "category_uid": 0.0, "class_uid": 0.0, "severity_id": 0.0, "time": 0.0, "type_uid": 0.0,
-			"metadata": object{"version": "^1\\.3\\.0$", "uid": "", "product": object{"vendor_name": "", "name": ""}},
-		})
-		class, _ := v["class_uid"].(float64)
-		activity, _ := v["activity_id"].(float64)
-		category, _ := v["category_uid"].(float64)
-		required, known := ocsfRequired[class]
-		if !known || v["type_uid"] != class*100+activity || category != float64(int(class)/1000) || v["time"].(float64) < 1.7e12 { //nolint:forcetypeassert // conforms has looked
-			t.Errorf("%v", v)
-		}
-		conforms(t, fmt.Sprintf("class %v", class), v, required)
-		if activity == activityOther {
-			conforms(t, "other activity", v, object{"activity_name": ""})
-		}
-		// A security control says what it did.
-		if m, _ := v["metadata"].(object); m["profiles"] != nil {
-			conforms(t, "profile", v, object{"action_id": 0.0, "disposition_id": 0.0})
-		}
-		seen[class]++
-	}
-	for class, n := range map[float64]int{classHTTP: 3, classNetwork: 1, classDNS: 1, classAPI: 2, classFile: 1, classProcess: 2, classFinding: 1, classBase: 2} {
-		if seen[class] != n {
-			t.Errorf("class %v: %d events, want %d", class, seen[class], n)
-		}
-	}
-}
-
 func TestSpansAndMetricsAreOTLP(t *testing.T) {
 	rows := everything()
 	for i := range 2*spansPerLine + 5 {

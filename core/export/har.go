@@ -64,6 +64,8 @@ type harResponse struct {
 	RedirectURL string     `json:"redirectURL"`
 	HeadersSize int64      `json:"headersSize"`
 	BodySize    int64      `json:"bodySize"`
+	// TransferSize is Chromium's, which else takes the length of the head that is not known, -1, for a part of it.
+	TransferSize int64 `json:"_transferSize"`
 }
 
 type harContent struct {
@@ -129,7 +131,7 @@ func harOf(r row) *harEntry {
 		Response: harResponse{
 			Status: r.int("status_code"), StatusText: http.StatusText(int(r.int("status_code"))), HTTPVersion: version, Cookies: []harPair{}, Headers: responseHeaders,
 			Content:     harContent{Size: r.int("bytes_received"), MimeType: mimeOf(responseHeaders), Text: r.text("response_body_preview")},
-			HeadersSize: -1, BodySize: r.int("bytes_received"),
+			HeadersSize: -1, BodySize: r.int("bytes_received"), TransferSize: r.int("bytes_received"),
 		},
 		// Only the whole time is known.
 		Timings: harTimings{Blocked: -1, DNS: -1, Connect: -1, Send: 0, Wait: ms, Receive: 0, SSL: -1},

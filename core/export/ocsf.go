@@ -1,8 +1,12 @@
 package export
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
+	"net/netip"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -13,7 +17,7 @@ import (
 
 // The version of OCSF and the classes of its events that are used.
 const (
-	ocsfVersion       = "1.3.0"
+	ocsfVersion       = "1.2.0"
 	classBase         = 0
 	classFile         = 1001
 	classProcess      = 1007
@@ -81,7 +85,7 @@ func (o *ocsf) common(r row, class, activity int, name string) object {
 		"class_uid": class, "category_uid": class / 1000, "activity_id": activity, "type_uid": class*100 + activity, "severity_id": severityInfo,
 		"time": r.at().UnixMilli(), "status_id": statusSuccess,
 		"metadata": object{
-			"version": ocsfVersion, "uid": fmt.Sprintf("%s/%s/%d", o.session, r.Kind, r.ID), "correlation_uid": o.session,
+			"version": ocsfVersion, "uid": o.uid(r), "correlation_uid": o.session,
 			"product": object{"name": "capsem", "vendor_name": "capsem", "version": buildinfo.Version},
 		},
 	}
@@ -89,7 +93,7 @@ func (o *ocsf) common(r row, class, activity int, name string) object {
 		v["activity_name"] = name
 	}
 	if _, ok := r.Fields["duration_ms"]; ok {
-		v["duration"] = r.took().Milliseconds()
+		v["duration"] = min(r.took().Milliseconds(), math.MaxInt32)
 	}
 	return v
 }
@@ -100,24 +104,29 @@ func decided(v object, r row) object {
 	if decision == "" {
 		return v
 	}
-	if m, ok := v["metadata"].(object); ok {
-		m["profiles"] = []string{"security_control"}
+	rest := unmapped(v)
+	if v["class_uid"] == classAPI { // which knows nothing of policies
+		rest["decision"] = decision
+	} else {
+		profile(v, "security_control")
+		v["action_id"], v["disposition_id"] = actionAllowed, 1
 	}
-	v["action_id"], v["disposition_id"] = actionAllowed, 1
 	switch decision {
 	case "denied":
-		v["action_id"], v["disposition_id"], v["severity_id"], v["status_id"] = actionDenied, 2, severityMedium, statusFailure
+		v["severity_id"], v["status_id"] = severityMedium, statusFailure
+		if _, ok := v["action_id"]; ok {
+			v["action_id"], v["disposition_id"] = actionDenied, 2
+		}
 	case "error":
 		v["status_id"] = statusFailure
 	}
-	rest := object{}
 	for _, name := range []string{"matched_rule", "ask_id", "credential"} {
 		if s := r.text(name); s != "" {
 			rest[name] = s
 		}
 	}
-	if len(rest) > 0 {
-		v["unmapped"] = rest
+	if len(rest) == 0 {
+		delete(v, "unmapped")
 	}
 	for _, name := range []string{"error", "error_message", "reason"} {
 		if s := r.text(name); s != "" {
@@ -128,21 +137,82 @@ func decided(v object, r row) object {
 	return v
 }
 
+// uid names an event.
+func (o *ocsf) uid(r row) string { return fmt.Sprintf("%s/%s/%d", o.session, r.Kind, r.ID) }
+
+// profile notes that an event has the attributes of a profile.
+func profile(v object, name string) {
+	if m, ok := v["metadata"].(object); ok {
+		list, _ := m["profiles"].([]string)
+		m["profiles"] = append(list, name)
+	}
+}
+
+// unmapped is what an event has for which the schema has no place.
+func unmapped(v object) object {
+	rest, ok := v["unmapped"].(object)
+	if !ok {
+		rest = object{}
+		v["unmapped"] = rest
+	}
+	return rest
+}
+
+// hostname reports whether a text can stand where the schema wants the name of a host, or an address.
+func hostname(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") {
+			return false
+		}
+	}
+	return true
+}
+
+// endpoint is a host and a port as somebody gave them.
+func endpoint(host string, port int64) object {
+	v := object{"name": cmp.Or(host, "unknown")}
+	if hostname(host) {
+		v = object{"hostname": strings.TrimSuffix(host, ".")}
+	}
+	if port > 0 && port <= math.MaxUint16 {
+		v["port"] = port
+	}
+	return v
+}
+
+// process is a process by its number, if it can be one; uid is what it is called otherwise.
+func process(pid int64, uid string) object {
+	if pid > 0 && pid <= math.MaxInt32 {
+		return object{"pid": pid}
+	}
+	return object{"uid": uid}
+}
+
+// guest is where connections come from.
+func (o *ocsf) guest() object { return object{"uid": o.session, "name": "guest"} }
+
+// networked adds what events of the network have.
+func (o *ocsf) networked(v object, r row) {
+	profile(v, "host")
+	v["src_endpoint"], v["actor"], v["device"] = o.guest(), actor(r), o.device()
+}
+
 func (o *ocsf) device() object {
 	return object{"type_id": deviceVirtual, "hostname": o.session, "uid": o.session}
 }
 
 // actor is the process in the guest that did it, as the guest says.
 func actor(r row) object {
-	p := object{}
-	if pid := r.int("pid"); pid != 0 {
-		p["pid"] = pid
+	name := r.text("process_name")
+	p := process(r.int("pid"), "")
+	if p["uid"] == "" {
+		return object{"app_name": cmp.Or(name, "guest")}
 	}
-	if name := r.text("process_name"); name != "" {
+	if name != "" {
 		p["name"] = name
-	}
-	if len(p) == 0 {
-		return object{"app_name": "guest"}
 	}
 	return object{"process": p}
 }
@@ -150,13 +220,15 @@ func actor(r row) object {
 var httpActivities = map[string]int{"CONNECT": 1, "DELETE": 2, "GET": 3, "HEAD": 4, "OPTIONS": 5, "POST": 6, "PUT": 7, "TRACE": 8}
 
 func (o *ocsf) net(r row) object {
-	method, to := r.text("method"), object{"hostname": r.text("domain"), "port": r.int("port")}
-	if addr := r.text("remote_addr"); addr != "" {
-		if i := strings.LastIndexByte(addr, ':'); i > 0 {
-			to["ip"] = strings.Trim(addr[:i], "[]")
-		}
+	method, to := r.text("method"), endpoint(r.text("domain"), r.int("port"))
+	if addr, err := netip.ParseAddrPort(r.text("remote_addr")); err == nil {
+		to["ip"] = addr.Addr().WithZone("").String()
 	}
-	traffic := object{"bytes_out": r.int("bytes_sent"), "bytes_in": r.int("bytes_received"), "bytes": r.int("bytes_sent") + r.int("bytes_received")}
+	sent, received := max(0, r.int("bytes_sent")), max(0, r.int("bytes_received"))
+	traffic := object{"bytes_out": sent, "bytes_in": received}
+	if all := sent + received; all >= 0 {
+		traffic["bytes"] = all
+	}
 	if method == "" {
 		activity := 6 // traffic
 		if r.text("decision") == "denied" {
@@ -164,9 +236,10 @@ func (o *ocsf) net(r row) object {
 		}
 		v := o.common(r, classNetwork, activity, "")
 		maps.Copy(v, object{
-			"dst_endpoint": to, "traffic": traffic, "actor": actor(r),
+			"dst_endpoint": to, "traffic": traffic,
 			"connection_info": object{"direction_id": directionOutbound, "protocol_name": "tcp", "protocol_num": 6},
 		})
+		o.networked(v, r)
 		return decided(v, r)
 	}
 	activity, known := httpActivities[method]
@@ -174,11 +247,18 @@ func (o *ocsf) net(r row) object {
 		activity = activityOther
 	}
 	v := o.common(r, classHTTP, activity, method)
-	request := object{
-		"http_method": method, "version": "1.1",
-		"url": object{
-			"scheme": schemeOf(r), "hostname": r.text("domain"), "port": r.int("port"), "path": r.text("path"), "query_string": r.text("query"), "url_string": urlOf(r),
-		},
+	address := object{"scheme": schemeOf(r), "path": r.text("path"), "query_string": r.text("query")}
+	for _, name := range []string{"hostname", "port"} {
+		if part, ok := to[name]; ok {
+			address[name] = part
+		}
+	}
+	if full := urlOf(r); parses(full) {
+		address["url_string"] = full
+	}
+	request := object{"version": "1.1", "url": address}
+	if known { // the schema knows no others; the name of the activity is what it was
+		request["http_method"] = method
 	}
 	if r.text("conn_type") == "h2" {
 		request["version"] = "2"
@@ -188,16 +268,27 @@ func (o *ocsf) net(r row) object {
 			request["user_agent"] = h.Value
 		}
 	}
-	maps.Copy(v, object{"http_request": request, "http_response": object{"code": r.int("status_code")}, "dst_endpoint": to, "traffic": traffic, "actor": actor(r)})
+	maps.Copy(v, object{"http_request": request, "http_response": object{"code": r.int("status_code")}, "dst_endpoint": to, "traffic": traffic})
+	o.networked(v, r)
 	return decided(v, r)
+}
+
+func parses(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.IsAbs()
 }
 
 func (o *ocsf) dns(r row) object {
 	v := o.common(r, classDNS, 6, "")
+	name := strings.TrimSuffix(r.text("name"), ".")
+	if !hostname(name) {
+		unmapped(v)["name"] = name
+		name = "invalid"
+	}
 	maps.Copy(v, object{
-		"query": object{"hostname": r.text("name"), "type": r.text("query_type")}, "rcode": r.text("response_code"), "actor": actor(r),
-		"dst_endpoint": object{"name": "capsem", "port": 53},
+		"query": object{"hostname": name, "type": r.text("query_type")}, "rcode": r.text("response_code"), "dst_endpoint": object{"name": "capsem", "port": 53},
 	})
+	o.networked(v, r)
 	if a := r.text("answer"); a != "" {
 		v["answers"] = []object{{"rdata": a, "type": r.text("query_type")}}
 	}
@@ -206,16 +297,20 @@ func (o *ocsf) dns(r row) object {
 
 func (o *ocsf) audit(r row) object {
 	v := o.common(r, classProcess, 1, "")
-	exe := r.text("exe")
-	maps.Copy(v, object{
-		"device": o.device(),
-		"process": object{
-			"pid": r.int("pid"), "name": r.text("comm"), "cmd_line": r.text("argv"), "working_directory": r.text("cwd"),
-			"file": object{"name": path.Base("/" + exe), "path": exe, "type_id": fileRegular}, "user": object{"uid": strconv.FormatInt(r.int("uid"), 10)},
-			"parent_process": object{"pid": r.int("ppid"), "name": path.Base("/" + r.text("parent_exe"))},
-		},
-		"actor": object{"process": object{"pid": r.int("ppid")}, "user": object{"uid": strconv.FormatInt(r.int("uid"), 10)}},
-	})
+	user := object{"uid": strconv.FormatInt(r.int("uid"), 10)}
+	p, parent := process(r.int("pid"), o.uid(r)), process(r.int("ppid"), "unknown")
+	maps.Copy(p, object{"name": r.text("comm"), "cmd_line": r.text("argv"), "user": user})
+	if exe := r.text("exe"); exe != "" {
+		p["file"] = object{"name": path.Base("/" + exe), "path": exe, "type_id": fileRegular}
+	}
+	if exe := r.text("parent_exe"); exe != "" {
+		parent["name"] = path.Base("/" + exe)
+	}
+	p["parent_process"] = parent
+	maps.Copy(v, object{"device": o.device(), "process": p, "actor": object{"process": process(r.int("ppid"), "unknown"), "user": user}})
+	if dir := r.text("cwd"); dir != "" {
+		unmapped(v)["working_directory"] = dir
+	}
 	if r.int("exit_code") != 0 {
 		v["status_id"], v["status_code"] = statusFailure, strconv.FormatInt(r.int("exit_code"), 10)
 	}
@@ -224,11 +319,9 @@ func (o *ocsf) audit(r row) object {
 
 func (o *ocsf) exec(r row) object {
 	v := o.common(r, classProcess, 1, "")
-	process := object{"uid": r.text("exec_id"), "name": r.text("process_name"), "cmd_line": r.text("command")}
-	if pid := r.int("pid"); pid != 0 {
-		process["pid"] = pid
-	}
-	maps.Copy(v, object{"device": o.device(), "process": process, "actor": object{"app_name": "capsem " + r.text("source")}, "exit_code": r.int("exit_code")})
+	p := process(r.int("pid"), "")
+	maps.Copy(p, object{"uid": cmp.Or(r.text("exec_id"), o.uid(r)), "name": r.text("process_name"), "cmd_line": r.text("command")})
+	maps.Copy(v, object{"device": o.device(), "process": p, "actor": object{"app_name": strings.TrimSpace("capsem " + r.text("source"))}, "exit_code": r.int("exit_code")})
 	if r.int("exit_code") != 0 {
 		v["status_id"] = statusFailure
 	}
@@ -252,20 +345,19 @@ func (o *ocsf) file(r row) object {
 func (o *ocsf) api(r row, operation, service string) object {
 	v := o.common(r, classAPI, activityOther, "Call")
 	maps.Copy(v, object{
-		"actor": actor(r), "src_endpoint": object{"hostname": o.session, "uid": o.session}, "api": object{"operation": operation, "service": object{"name": service}},
+		"actor": actor(r), "src_endpoint": o.guest(), "api": object{"operation": operation, "service": object{"name": service}},
 	})
 	if code := r.int("status_code"); code >= 400 {
 		v["status_id"], v["status_code"] = statusFailure, strconv.FormatInt(code, 10)
 	}
 	v = decided(v, r)
 	if r.Kind == "model" {
-		rest := object{}
+		rest := unmapped(v)
 		for _, name := range []string{"model", "input_tokens", "output_tokens", "estimated_cost_usd", "stop_reason", "trace_id", "stream"} {
 			if f, ok := r.Fields[name]; ok {
 				rest[name] = f
 			}
 		}
-		v["unmapped"] = rest
 	}
 	return v
 }
@@ -275,7 +367,7 @@ func (o *ocsf) finding(r row) object {
 	v["severity_id"] = severityHigh
 	maps.Copy(v, object{
 		"finding_info": object{
-			"uid": fmt.Sprintf("%s/%s/%d", o.session, r.Kind, r.ID), "title": r.text("detector") + ": " + r.text("rule"),
+			"uid": o.uid(r), "title": r.text("detector") + ": " + r.text("rule"),
 			"desc": "found in the " + r.text("place") + " of traffic with " + r.text("domain") + ": " + r.text("outcome"),
 		},
 		"unmapped": r.Fields,

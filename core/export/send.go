@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,19 +34,32 @@ func Endpoint(text string) (*url.URL, error) {
 	return u, nil
 }
 
+// Collector is where OTLP is sent to.
+type Collector struct {
+	to     *url.URL
+	client *http.Client
+}
+
+// NewCollector makes one of an address that Endpoint gave. Nothing is sent yet.
+func NewCollector(to *url.URL) *Collector {
+	return &Collector{to: to, client: &http.Client{
+		Timeout: sendTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: sendTime},
+	}}
+}
+
+// Close ends its connections.
+func (c *Collector) Close() { c.client.CloseIdleConnections() }
+
 // Send sends lines of OTLP to a collector as they come: traces to /v1/traces and metrics to /v1/metrics below to. What fails for the moment is
 // tried again.
 func Send(ctx context.Context, lines io.Reader, to *url.URL) error {
 	in := bufio.NewScanner(lines)
 	in.Buffer(make([]byte, 64<<10), maxSendLine)
-	client := &http.Client{Timeout: sendTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	defer client.CloseIdleConnections()
+	c := NewCollector(to)
+	defer c.Close()
 	for in.Scan() {
-		path := "traces"
-		if bytes.HasPrefix(in.Bytes(), []byte(`{"resourceMetrics"`)) {
-			path = "metrics"
-		}
-		if err := sendLine(ctx, client, to.JoinPath("v1", path).String(), in.Bytes()); err != nil {
+		if err := c.sendLine(ctx, in.Bytes()); err != nil {
 			return err
 		}
 	}
@@ -56,10 +70,10 @@ func Send(ctx context.Context, lines io.Reader, to *url.URL) error {
 }
 
 // sendLine sends one, more than once if need be.
-func sendLine(ctx context.Context, client *http.Client, to string, line []byte) error {
+func (c *Collector) sendLine(ctx context.Context, line []byte) error {
 	pause := sendPause
 	for try := 1; ; try++ {
-		again, err := post(ctx, client, to, line)
+		_, again, err := c.Post(ctx, line)
 		if err == nil || !again || try == sendTries || ctx.Err() != nil {
 			return err
 		}
@@ -72,25 +86,46 @@ func sendLine(ctx context.Context, client *http.Client, to string, line []byte) 
 	}
 }
 
-func post(ctx context.Context, client *http.Client, to string, line []byte) (again bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(line))
+// Post sends one line, once. again says that it may be worth it to send it once more; rejected is how much of it the collector did not want.
+func (c *Collector) Post(ctx context.Context, line []byte) (rejected int64, again bool, err error) {
+	path := "traces"
+	if bytes.HasPrefix(line, []byte(`{"resourceMetrics"`)) {
+		path = "metrics"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.to.JoinPath("v1", path).String(), bytes.NewReader(line))
 	if err != nil {
-		return false, fmt.Errorf("send to collector: %w", err)
+		return 0, false, fmt.Errorf("send to collector: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := client.Do(req)
+	res, err := c.client.Do(req)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // its text has the address, and what may be in that
 		}
-		return true, fault.Wrap(err, fault.Unavailable, "the collector does not answer: %s", err)
+		return 0, true, fault.Wrap(err, fault.Unavailable, "the collector does not answer: %s", err)
 	}
 	defer res.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	said, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 	if res.StatusCode/100 == 2 {
-		return false, nil
+		return rejectedBy(said), false, nil
 	}
 	text := strings.ToValidUTF8(strings.Join(strings.Fields(string(said)), " "), "?")
 	again = res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500
-	return again, fault.New(fault.Unavailable, "the collector says %s: %.200s", res.Status, text)
+	return 0, again, fault.New(fault.Unavailable, "the collector says %s: %.200s", res.Status, text)
+}
+
+// rejectedBy reads what a collector says of a request that it has taken in part.
+func rejectedBy(said []byte) int64 {
+	var r struct {
+		Partial struct {
+			Spans  json.Number `json:"rejectedSpans"`
+			Points json.Number `json:"rejectedDataPoints"`
+		} `json:"partialSuccess"`
+	}
+	if json.Unmarshal(said, &r) != nil {
+		return 0
+	}
+	spans, _ := r.Partial.Spans.Int64()
+	points, _ := r.Partial.Points.Int64()
+	return max(0, spans, points)
 }

@@ -32,17 +32,58 @@ func Follow(ctx context.Context, path string, kinds []string, next func() (bool,
 	}
 	w := &walk{r: r, do: do}
 	err = w.run(ctx, kinds)
-	for err == nil {
-		more, stop := next()
-		if stop != nil {
-			err = &walkError{stop}
-			break
+	if err == nil {
+		err = w.follow(ctx, next)
+	}
+	return w.close(path, err)
+}
+
+// Tail calls do with the events of some kinds that are behind those of from, which names by kind the last one that is known, and goes on with what is
+// added whenever next has returned true. do gets some events at a time, in about the order of time, and when it has returned nil from has moved behind them.
+func Tail(ctx context.Context, path string, kinds []string, from map[string]int64, next func() (bool, error), do func([]Entry) error) error {
+	r, err := store.OpenReader(ctx, path)
+	if err != nil {
+		return err //nolint:wrapcheck // says what it did
+	}
+	w := &walk{r: r, from: from}
+	var some []Entry
+	w.do = func(e Entry) error {
+		some = append(some, e)
+		return nil
+	}
+	w.rest = func() error {
+		if err := do(some); err != nil {
+			return err
+		}
+		some = some[:0]
+		return nil
+	}
+	if err = w.begin(ctx, kinds); err == nil {
+		if err = w.added(ctx); err == nil {
+			err = w.follow(ctx, next)
+		}
+	}
+	return w.close(path, err)
+}
+
+// follow tells what is added, for as long as next says.
+func (w *walk) follow(ctx context.Context, next func() (bool, error)) error {
+	for {
+		more, err := next()
+		if err != nil {
+			return &walkError{err}
 		}
 		if !more {
-			break
+			return nil
 		}
-		err = w.added(ctx)
+		if err := w.added(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// close ends the walk. Errors of whom the events are told stay what they are.
+func (w *walk) close(path string, err error) error {
 	var own *walkError
 	switch {
 	case errors.As(err, &own):
@@ -50,7 +91,7 @@ func Follow(ctx context.Context, path string, kinds []string, next func() (bool,
 	case err != nil:
 		err = fmt.Errorf("read record: %w", store.Explain(err, path))
 	}
-	return errors.Join(err, r.Close())
+	return errors.Join(err, w.r.Close())
 }
 
 // walkError is an error of whom the events are told.
@@ -63,6 +104,9 @@ type walk struct {
 	r     *store.Reader
 	do    func(Entry) error
 	lanes []*lane
+	// from and rest are Tail's: what is known by kind, and what is done with the rows of one round.
+	from map[string]int64
+	rest func() error
 }
 
 // lane is one table on the way through it.
@@ -75,7 +119,8 @@ type lane struct {
 	ended bool
 }
 
-func (w *walk) run(ctx context.Context, kinds []string) error {
+// begin finds the tables.
+func (w *walk) begin(ctx context.Context, kinds []string) error {
 	version, err := store.Version(ctx, w.r.DB())
 	if err != nil {
 		return err //nolint:wrapcheck // by the caller
@@ -88,12 +133,22 @@ func (w *walk) run(ctx context.Context, kinds []string) error {
 	}
 	for i := range tables {
 		if t := &tables[i]; t.timed() && t.since <= version && (len(kinds) == 0 || slices.Contains(kinds, t.kind)) {
-			l := &lane{table: i}
+			l := &lane{table: i, last: w.from[t.kind]}
+			w.lanes = append(w.lanes, l)
+			if w.from != nil {
+				continue
+			}
 			if err := w.r.DB().QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM "+t.name).Scan(&l.last); err != nil {
 				return err //nolint:wrapcheck // by the caller
 			}
-			w.lanes = append(w.lanes, l)
 		}
+	}
+	return nil
+}
+
+func (w *walk) run(ctx context.Context, kinds []string) error {
+	if err := w.begin(ctx, kinds); err != nil {
+		return err
 	}
 	for {
 		var next *lane
@@ -151,6 +206,15 @@ func (w *walk) added(ctx context.Context) error {
 			if err := w.tell(ctx, &some[i]); err != nil {
 				return err
 			}
+		}
+		if w.rest == nil {
+			continue
+		}
+		if err := w.rest(); err != nil {
+			return &walkError{err}
+		}
+		for _, l := range w.lanes {
+			w.from[tables[l.table].kind] = l.last
 		}
 	}
 }

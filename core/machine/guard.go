@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"capsem/core/approval"
 	"capsem/core/credential/swap"
@@ -23,8 +24,22 @@ func (n *network) modifiers(between ...any) []any {
 	found := detect.NewModifiers(detect.Config{
 		Engine: engine, Verdict: n.w.detectVerdict, Record: n.detected, Ask: n.askFinding,
 	})
-	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout})}, between...)
+	pushes := git.New(git.Config{Policy: n.policyNow, Ask: n.askAbout, Fetch: n.fetchTrees(secrets.Requests())}) //nolint:bodyclose // it closes them
+	all := append([]any{secrets.Answers(), found, sockets{n, secrets, engine}, pushes}, between...)
 	return append(all, secrets.Requests())
+}
+
+// fetchTrees sends what git has to know of a repository to its host, with the credentials that a request of the guest would get.
+func (n *network) fetchTrees(secrets swap.Requests) func(*http.Request) (*http.Response, error) {
+	return func(req *http.Request) (*http.Response, error) {
+		if err := secrets.ModifyRequest(req); err != nil {
+			return nil, err //nolint:wrapcheck // says why
+		}
+		began := time.Now()
+		res, err := n.proxy.RoundTrip(req)
+		n.w.note("git-trees-asked", req.URL.Host+req.URL.Path, time.Since(began)) // it is no request of the guest, and on record all the same
+		return res, err                                                           //nolint:wrapcheck // says what it did
+	}
 }
 
 // detectVerdict says what becomes of the findings of a detector. What is not set is refused.

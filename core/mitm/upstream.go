@@ -119,6 +119,10 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// RoundTrip sends a request of a modifier's own to the host of the request whose context it has, by the same way: each address is judged, and what is
+// sent is not recorded as a request of the guest. Modifiers do not see it.
+func (s *Server) RoundTrip(req *http.Request) (*http.Response, error) { return s.pool.RoundTrip(req) }
+
 // asUpstream marks a failure of the host. Refusals stay what they are.
 func asUpstream(err error) error {
 	if _, refused := errors.AsType[*flow.Refusal](err); refused {

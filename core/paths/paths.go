@@ -141,6 +141,11 @@ func (h Home) Records() string { return h.join("sessions") }
 // RecordDB is the database of one session.
 func (h Home) RecordDB(id string) string { return h.join("sessions", id, "session.db") }
 
+// RecordExport says how far the record of a session was sent to a target of live exports.
+func (h Home) RecordExport(id, target string) string {
+	return h.join("sessions", id, "export-"+target+".json")
+}
+
 // RecordIndex is the index over all sessions.
 func (h Home) RecordIndex() string { return h.join("sessions", "main.db") }
 

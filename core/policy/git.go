@@ -45,6 +45,9 @@ type GitRule struct {
 	Refs, Kinds []string
 	// MaxPack bounds what is pushed at once, in bytes, as it is sent; 0 is no bound. A rule does not match what is larger.
 	MaxPack int64
+	// Paths are globs on paths of files. A rule that allows matches a push that changes nothing else, and so is known to; any other one a push that
+	// changes something there, or of which that is not known. Rules with them are about pushes.
+	Paths []string
 
 	line int
 }
@@ -62,13 +65,26 @@ type GitRequest struct {
 	Ref, Kind string
 	// Pack is how many bytes of the pack are known to come.
 	Pack int64
+	// Files says what is known of the paths that a push changes, which are Paths.
+	Files GitFiles
+	Paths []string
 }
+
+// GitFiles is what is known of the paths that a push changes.
+type GitFiles uint8
+
+// What is known of them: nothing yet, nothing for good, or all.
+const (
+	GitFilesLater GitFiles = iota
+	GitFilesUnknown
+	GitFilesKnown
+)
 
 // gitCompiled is a git rule made ready.
 type gitCompiled struct {
-	rule        *GitRule
-	layer       Layer
-	repos, refs []glob
+	rule               *GitRule
+	layer              Layer
+	repos, refs, paths []glob
 }
 
 func prepareGit(r *GitRule, layer Layer) (*gitCompiled, error) {
@@ -82,10 +98,10 @@ func prepareGit(r *GitRule, layer Layer) (*gitCompiled, error) {
 		return nil, errRule("reason is not one line of at most %d bytes", maxReason)
 	case r.MaxPack < 0:
 		return nil, errRule("max_pack is negative")
-	case max(len(r.Hosts), len(r.Repos), len(r.Ops), len(r.Refs), len(r.Kinds)) > maxList:
+	case max(len(r.Hosts), len(r.Repos), len(r.Ops), len(r.Refs), len(r.Kinds), len(r.Paths)) > maxList:
 		return nil, errRule("a condition has more than %d entries", maxList)
 	case r.pushOnly() && len(r.Ops) > 0 && !slices.Equal(r.Ops, []string{GitPush}):
-		return nil, errRule("refs, kinds and max_pack are about pushes: ops can only be [\"push\"]")
+		return nil, errRule("refs, kinds, paths and max_pack are about pushes: ops can only be [\"push\"]")
 	}
 	for _, o := range r.Ops {
 		if !slices.Contains(gitOps, o) {
@@ -107,7 +123,15 @@ func prepareGit(r *GitRule, layer Layer) (*gitCompiled, error) {
 			return nil, errRule("ref %.80q can never match: write refs/heads/... or refs/tags/...", text)
 		}
 	}
+	for _, text := range r.Paths {
+		if strings.HasPrefix(text, "/") || strings.HasSuffix(text, "/") {
+			return nil, errRule("path %.80q can never match: write docs/** or docs/file", text)
+		}
+	}
 	var err error
+	if c.paths, err = globs(r.Paths, true); err != nil {
+		return c, err
+	}
 	if c.repos, err = globs(r.Repos, true); err == nil {
 		c.refs, err = globs(r.Refs, true)
 	}
@@ -115,7 +139,7 @@ func prepareGit(r *GitRule, layer Layer) (*gitCompiled, error) {
 }
 
 // pushOnly says that the rule has conditions that only a push can meet.
-func (r *GitRule) pushOnly() bool { return len(r.Refs)+len(r.Kinds) > 0 || r.MaxPack > 0 }
+func (r *GitRule) pushOnly() bool { return len(r.Refs)+len(r.Kinds)+len(r.Paths) > 0 || r.MaxPack > 0 }
 
 // speaks reports whether the rule is about a host and operation at all.
 func (c *gitCompiled) speaks(req *GitRequest) bool {
@@ -156,7 +180,47 @@ func (c *gitCompiled) match(req *GitRequest) outcome {
 			return no
 		}
 	}
-	return o
+	return min(o, c.files(req))
+}
+
+// files compares the paths of a push.
+func (c *gitCompiled) files(req *GitRequest) outcome {
+	allows := c.rule.Effect == Allow
+	switch {
+	case len(c.paths) == 0:
+		return yes
+	case req.Files == GitFilesLater:
+		return later
+	case req.Files == GitFilesUnknown:
+		if allows {
+			return no
+		}
+		return yes
+	}
+	for _, p := range req.Paths {
+		if anyGlob(c.paths, p, !allows) != allows {
+			if allows {
+				return no // something else
+			}
+			return yes
+		}
+	}
+	if allows {
+		return yes
+	}
+	return no
+}
+
+// GitNeedsFiles reports whether a verdict may depend on the paths that a push changes.
+func (p *Policy) GitNeedsFiles(req *GitRequest) bool {
+	for _, rules := range [][]*gitCompiled{p.git, p.gitVM} {
+		for _, c := range rules {
+			if len(c.paths) > 0 && c.speaks(req) && c.match(req) != no {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Git judges something that git is to do. Where facts are missing it gives the mildest verdict that they could lead to. Where no git rule speaks of the

@@ -109,3 +109,50 @@ func TestLintSeesGitRulesThatAreNeverReached(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestGitRulesDecideByPaths(t *testing.T) {
+	p := compiledFrom(t, "user", `
+[[git]]
+id = "no-keys"
+effect = "deny"
+reason = "kept"
+paths = ["**/secret*"]
+[[git]]
+id = "docs"
+effect = "allow"
+ops = ["push"]
+paths = ["docs/**", "README.md"]
+[[git]]
+id = "other"
+effect = "ask"
+ops = ["push"]
+`)
+	for _, c := range []struct {
+		files GitFiles
+		paths []string
+		want  string
+	}{
+		{GitFilesLater, nil, "allow:docs"},
+		{GitFilesUnknown, nil, "deny:no-keys"},
+		{GitFilesKnown, nil, "allow:docs"},
+		{GitFilesKnown, []string{"docs/a", "README.md", "docs/b/c"}, "allow:docs"},
+		{GitFilesKnown, []string{"docs/a", "readme.md"}, "ask:other"},
+		{GitFilesKnown, []string{"docs/a", "docsx/a"}, "ask:other"},
+		{GitFilesKnown, []string{"Docs/a"}, "ask:other"},
+		{GitFilesKnown, []string{"docs/a", "docs/SECRET.txt"}, "deny:no-keys"},
+	} {
+		req := &GitRequest{Host: "h", Repo: "r", Ops: []string{GitPush}, Ref: "refs/heads/x", Kind: GitUpdate, Files: c.files, Paths: c.paths}
+		v := p.Git(req)
+		if got := v.Effect.String() + ":" + v.RuleID; got != c.want {
+			t.Errorf("%v %q: %s, want %s", c.files, c.paths, got, c.want)
+		}
+		if !p.GitNeedsFiles(req) && c.files == GitFilesLater {
+			t.Error("the paths are of no interest")
+		}
+	}
+	for _, bad := range []string{`paths = ["/docs"]`, `paths = ["docs/"]`, `paths = []`, "paths = [\"docs\"]\nops = [\"fetch\"]"} {
+		if _, err := Parse("[[git]]\nid = \"x\"\neffect = \"deny\"\nreason = \"r\"\n"+bad+"\n", LayerUser); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}

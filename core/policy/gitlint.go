@@ -33,8 +33,13 @@ func (c *gitCompiled) covers(o *gitCompiled) bool {
 		ops = []string{GitPush}
 	}
 	return (a.MaxPack == 0 || b.MaxPack > 0 && a.MaxPack >= b.MaxPack) && within(a.Ops, ops) && within(a.Kinds, b.Kinds) &&
-		(!a.pushOnly() || slices.Equal(ops, []string{GitPush})) && coversHosts(a.Hosts, b.Hosts) &&
+		coversPaths(c, o) && (!a.pushOnly() || slices.Equal(ops, []string{GitPush})) && coversHosts(a.Hosts, b.Hosts) &&
 		coversGlobs(c.repos, o.repos) && coversGlobs(c.refs, o.refs)
+}
+
+// coversPaths says whether a push whose paths fit o fits c too.
+func coversPaths(c, o *gitCompiled) bool {
+	return len(c.paths) == 0 || c.rule.Effect == o.rule.Effect && len(o.paths) > 0 && coversGlobs(c.paths, o.paths)
 }
 
 func (l *linter) addGit(c *gitCompiled, s Severity, code, format string, args ...any) {

@@ -13,10 +13,11 @@ type gitText struct {
 	Refs    []string `toml:"refs,omitempty"`
 	Kinds   []string `toml:"kinds,omitempty"`
 	MaxPack any      `toml:"max_pack,omitempty"`
+	Paths   []string `toml:"paths,omitempty"`
 }
 
 func (t *gitText) rule() (GitRule, error) {
-	r := GitRule{ID: t.ID, Reason: t.Reason, Repos: t.Repos, Ops: t.Ops, Refs: t.Refs, Kinds: t.Kinds}
+	r := GitRule{ID: t.ID, Reason: t.Reason, Repos: t.Repos, Ops: t.Ops, Refs: t.Refs, Kinds: t.Kinds, Paths: t.Paths}
 	var err error
 	if r.Effect, err = ParseEffect(t.Effect); err != nil {
 		return r, err
@@ -27,7 +28,7 @@ func (t *gitText) rule() (GitRule, error) {
 	if r.MaxPack, err = size(t.MaxPack); err != nil {
 		return r, err
 	}
-	for _, l := range [][]string{t.Hosts, t.Repos, t.Ops, t.Refs, t.Kinds} {
+	for _, l := range [][]string{t.Hosts, t.Repos, t.Ops, t.Refs, t.Kinds, t.Paths} {
 		if l != nil && len(l) == 0 {
 			return r, errRule("an empty list is no condition: leave it out")
 		}

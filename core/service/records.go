@@ -31,6 +31,8 @@ type records struct {
 	home  paths.Home
 	index *ledger.Index
 	queue chan func(ctx context.Context) error
+	// follow has a session's record sent to the targets of exports.
+	follow func(session string)
 }
 
 // openRecords opens the index. One that is damaged is moved aside: the records themselves are elsewhere.
@@ -103,6 +105,7 @@ func (r *records) begun(spec proto.VMSpec) {
 	if spec.Pooled || r == nil {
 		return
 	}
+	r.follow(spec.Session())
 	r.later(func(ctx context.Context) error { return r.index.Begin(ctx, sessionOf(&spec)) })
 }
 

@@ -17,6 +17,7 @@ import (
 	"capsem/core/api"
 	"capsem/core/config"
 	"capsem/core/credential"
+	"capsem/core/export/live"
 	"capsem/core/fault"
 	"capsem/core/image"
 	"capsem/core/paths"
@@ -77,6 +78,7 @@ type Service struct {
 
 	templates *templates
 	records   *records
+	forward   *live.Manager
 
 	pool pool
 
@@ -104,6 +106,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		s.cancel()
 		return nil, err
 	}
+	s.openForward()
 	s.wg.Go(s.keepRecords)
 	s.templates = newTemplates(&s.opts)
 	if err := s.templates.sweep(); err != nil {
@@ -118,6 +121,8 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	}
 	s.records.later(s.reconcileRecords)
 	s.records.later(s.sweepRecords)
+	s.resumeForward()
+	s.wg.Go(func() { s.forward.Run(s.ctx) })
 	s.wg.Go(s.suspendIdle)
 	s.wg.Go(s.renewSecrets)
 	s.wg.Go(s.followServers)

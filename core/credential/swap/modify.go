@@ -190,17 +190,18 @@ func (p *pass) refusal(secret int, where string) *flow.Refusal {
 
 // scan looks through a text that nothing is put into.
 func (p *pass) scan(where, s string) error {
-	if len(s) < match.MinSecret {
+	if len(s) < p.t.placeholders.Shortest() {
 		return nil
 	}
 	stream := match.NewStream(p.t.placeholders, func(h *match.Hit) ([]byte, error) { return nil, p.stray(where, h.Secret, h.Form) })
+	defer stream.Free()
 	_, err := stream.Push([]byte(s), true)
 	return err //nolint:wrapcheck // a refusal is the answer
 }
 
 // replace puts values in where a place allows it.
 func (p *pass) replace(in, name, where, s string, encode func(string) string) (string, error) {
-	if len(s) < match.MinSecret {
+	if len(s) < p.t.placeholders.Shortest() {
 		return s, nil
 	}
 	stream := match.NewStream(p.t.placeholders, func(h *match.Hit) ([]byte, error) {
@@ -210,6 +211,7 @@ func (p *pass) replace(in, name, where, s string, encode func(string) string) (s
 		}
 		return nil, p.stray(where, h.Secret, h.Form)
 	})
+	defer stream.Free()
 	out, err := stream.Push([]byte(s), true)
 	return string(out), err //nolint:wrapcheck // a refusal is the answer
 }

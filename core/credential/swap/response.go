@@ -1,6 +1,7 @@
 package swap
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -95,9 +96,11 @@ func (p *pass) scrubber(where string, tell ...func()) *match.Stream {
 }
 
 func (p *pass) scrub(where string, s []byte) []byte {
-	if len(s) < match.MinSecret {
+	if len(s) < p.t.values.Shortest() {
 		return s
 	}
-	out, _ := p.scrubber(where).Push(s, true) // a scrubber never fails
-	return out
+	stream := p.scrubber(where)
+	defer stream.Free()
+	out, _ := stream.Push(s, true) // a scrubber never fails
+	return bytes.Clone(out)
 }

@@ -44,6 +44,7 @@ func (v *Vault) Placeholder(text []byte) bool {
 	}
 	found := false
 	stream := match.NewStream(t.placeholders, func(*match.Hit) ([]byte, error) { found = true; return nil, nil })
+	defer stream.Free()
 	_, _ = stream.Push(text, true) // it only fails when the callback does
 	return found
 }

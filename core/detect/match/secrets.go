@@ -30,6 +30,10 @@ func (f Form) String() string { return [...]string{"plain", "escaped", "base64"}
 type Secrets struct {
 	plain  *Set
 	packed *Set
+	// within are the bytes that patterns and escapes have, between one that is not among them, if there is; shortest is the shortest pattern.
+	within   [256]bool
+	between  byte
+	shortest int
 	// codes says for each pattern of packed what it is.
 	codes []code
 	count int
@@ -61,9 +65,15 @@ func NewSecrets(secrets [][]byte) (*Secrets, error) {
 	if s.plain, err = NewSet(secrets); err != nil {
 		return nil, err
 	}
-	s.packed, err = NewSet(packed)
-	return s, err
+	if s.packed, err = NewSet(packed); err != nil {
+		return nil, err
+	}
+	s.prepare()
+	return s, nil
 }
+
+// Shortest is the length of the shortest text that may have one in it, in any form; 0 if there are none.
+func (s *Secrets) Shortest() int { return s.shortest }
 
 // Len is how many there are.
 func (s *Secrets) Len() int { return s.count }

@@ -1,6 +1,9 @@
 package match
 
-import "sort"
+import (
+	"bytes"
+	"sort"
+)
 
 // view is a text as a reader of some encoding sees it, and where in the text each byte of it comes from.
 type view struct {
@@ -13,30 +16,75 @@ type view struct {
 // run is a part of a view that came from the text in one piece: byte for byte, or, with a width, one byte of an escape of that many.
 type run struct{ at, raw, width int }
 
-// special are the bytes that build looks at: escapes, and for a packed view line ends.
-var (
-	special       = [256]bool{'%': true, '\\': true}
-	packedSpecial = [256]bool{'%': true, '\\': true, '\r': true, '\n': true}
-)
+// specials are the bytes that build looks at: escapes, and for a packed view line ends.
+var specials = [...]byte{'%', '\\', '\r', '\n'}
 
-// build makes a view of raw: percent signs and backslashes are undone as URLs and JSON have them, and in a packed one line ends are left
-// out, as base64 is written in mail, but for empty lines, which end it. What is no escape stands for itself.
-func (v *view) build(raw []byte, packed bool) {
-	v.text, v.runs, v.open = v.text[:0], v.runs[:0], len(raw)
-	stops := &special
+// stops finds the next special byte of a text again and again. Each is looked for on its own, which for texts that have few of them is much faster
+// than looking at every byte.
+type stops struct {
+	raw  []byte
+	kind int
+	next [len(specials)]int
+}
+
+// stopsOf begins with a text; of a packed view line ends are special too.
+func stopsOf(raw []byte, packed bool) stops {
+	s := stops{raw: raw, kind: 2}
 	if packed {
-		stops = &packedSpecial
+		s.kind = len(specials)
 	}
-	for i := 0; i < len(raw); {
-		j := i
-		for j < len(raw) && !stops[raw[j]] {
-			j++
+	for i := range s.kind {
+		s.next[i] = -1
+	}
+	return s
+}
+
+// from gives the first special byte at or after a place, or the end of the text. Places only go up.
+func (s *stops) from(at int) int {
+	first := len(s.raw)
+	for i := range s.kind {
+		if s.next[i] < at {
+			s.next[i] = len(s.raw)
+			if n := bytes.IndexByte(s.raw[at:], specials[i]); n >= 0 {
+				s.next[i] = at + n
+			}
 		}
+		first = min(first, s.next[i])
+	}
+	return first
+}
+
+// build makes a view of those parts of raw that have something special in them; what is between them is one byte that is in no pattern. Percent signs and backslashes are undone as URLs and JSON have them, and in a packed one line ends are left
+// out, as base64 is written in mail, but for empty lines, which end it. What is no escape stands for itself.
+func (v *view) build(raw []byte, packed bool, parts []part, between byte) {
+	v.text, v.runs, v.open = v.text[:0], v.runs[:0], len(raw)
+	special := stopsOf(raw, packed)
+	from := 0
+	for _, p := range parts {
+		v.gap(from, p.from, between)
+		v.add(raw, p, packed, &special)
+		from = p.to
+	}
+	v.gap(from, len(raw), between)
+}
+
+// gap stands for what is left out.
+func (v *view) gap(from, to int, between byte) {
+	if from < to {
+		v.runs = append(v.runs, run{len(v.text), from, to - from})
+		v.text = append(v.text, between)
+	}
+}
+
+// add adds a part of a text.
+func (v *view) add(raw []byte, p part, packed bool, special *stops) {
+	for i := p.from; i < p.to; {
+		j := min(special.from(i), p.to)
 		if j > i {
 			v.runs = append(v.runs, run{len(v.text), i, 0})
 			v.text = append(v.text, raw[i:j]...)
 		}
-		if j == len(raw) {
+		if j == p.to {
 			return
 		}
 		if raw[j] == '\r' || raw[j] == '\n' {

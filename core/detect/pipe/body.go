@@ -1,6 +1,9 @@
 package pipe
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 // chunk is how much of a body is read at a time.
 const chunk = 32 << 10
@@ -18,9 +21,15 @@ type Body struct {
 	// end is called when all has been read, before the reader learns it.
 	end func() error
 
-	buf, ready []byte
-	err        error
+	buf   *[chunk]byte
+	ready []byte
+	err   error
 }
+
+// Freer is a Filter that wants to know when it is not needed any more. A body that nobody reads to its end does not tell.
+type Freer interface{ Free() }
+
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // NewBody makes one of what src gives; end may be nil.
 func NewBody(src io.Reader, closeSrc func() error, filter Filter, end func() error) *Body {
@@ -29,14 +38,15 @@ func NewBody(src io.Reader, closeSrc func() error, filter Filter, end func() err
 
 // Read gives what has been looked at.
 func (b *Body) Read(p []byte) (int, error) {
-	if b.buf == nil {
-		b.buf = make([]byte, chunk)
-	}
 	for len(b.ready) == 0 {
 		if b.err != nil {
+			b.free()
 			return 0, b.err
 		}
-		n, err := b.src.Read(b.buf)
+		if b.buf == nil {
+			b.buf, _ = buffers.Get().(*[chunk]byte)
+		}
+		n, err := b.src.Read(b.buf[:])
 		last := err == io.EOF //nolint:errorlint // an io.Reader gives io.EOF itself
 		out, refused := b.filter.Push(b.buf[:n], last)
 		b.ready, b.err = out, err
@@ -50,6 +60,18 @@ func (b *Body) Read(p []byte) (int, error) {
 	n := copy(p, b.ready)
 	b.ready = b.ready[n:]
 	return n, nil
+}
+
+// free gives away what is not needed any more. Only Read does: Close may come from anywhere while one goes on.
+func (b *Body) free() {
+	if b.buf != nil {
+		buffers.Put(b.buf)
+		b.buf = nil
+	}
+	if f, ok := b.filter.(Freer); ok {
+		f.Free()
+	}
+	b.filter = nil
 }
 
 // Close closes the body it is made of.

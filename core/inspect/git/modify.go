@@ -5,8 +5,8 @@
 // the pack are read as it passes: if they do not lead from the new commit to the old one, the update may be forced, and is taken for that. The
 // end of the pack is held back until that is known, and a server takes no pack without its end.
 //
-// Files that are pushed are not looked at. A pack has only what is new to the host, so a file that is moved or removed, or that the host knows
-// from elsewhere, does not show in it: what a push does to a path cannot be told from it.
+// Where the policy has rules about paths, the trees of the pack are read too, and compared with those of what it stands on, which the host is asked for
+// (see files). Contents of files are not looked at. What cannot be told is taken for a change of any path.
 package git
 
 import (
@@ -31,6 +31,8 @@ type Config struct {
 	Policy func() *policy.Policy
 	// Ask waits for the owner's answer; without it what asks is refused.
 	Ask func(ctx context.Context, f *flow.Flow, rule, reason string) bool
+	// Fetch sends a request to the host of the request whose context it has, as the guest could; without it no rule about paths is met.
+	Fetch func(req *http.Request) (*http.Response, error)
 }
 
 // Modifier judges requests of git.

@@ -36,7 +36,7 @@ func (p *pass) push(req *http.Request) error {
 	if len(said.Commands) == 0 || !said.HasPack() {
 		return nil // git begins a large push with one that says nothing
 	}
-	stream := &packStream{pushed: j, src: src}
+	stream := &packStream{pushed: j, src: src, req: req}
 	stream.begin()
 	pack := pipe.NewBody(src, func() error { stream.end(); return src.Close() }, stream, nil)
 	req.Body = &body{io.MultiReader(strings.NewReader(string(said.Raw)), pack), pack}
@@ -66,8 +66,8 @@ type pushed struct {
 	asks []question
 	// agreed are the rules under which the owner has agreed.
 	agreed map[string]bool
-	// unsure are updates that are to be known not to be forced.
-	unsure []*gitwire.Command
+	// unsure are updates that are to be known not to be forced, filed commands whose paths matter.
+	unsure, filed []*gitwire.Command
 }
 
 // question is a command, and the verdict that asks.
@@ -80,7 +80,7 @@ var push = []string{policy.GitPush}
 
 // judge judges all commands. It gives the first that is refused, with its verdict.
 func (j *pushed) judge() (*gitwire.Command, policy.Verdict) {
-	j.limit, j.asks, j.unsure = -1, nil, nil
+	j.limit, j.asks, j.unsure, j.filed = -1, nil, nil, nil
 	for i := range j.said.Commands {
 		c := &j.said.Commands[i]
 		kind := policy.GitUpdate
@@ -90,8 +90,15 @@ func (j *pushed) judge() (*gitwire.Command, policy.Verdict) {
 		case c.Deletes():
 			kind = policy.GitDelete
 		}
-		v := j.p.judge(push, c.Ref, kind, j.size)
+		r := j.request(c.Ref, kind)
+		if kind == policy.GitDelete {
+			r.Files = policy.GitFilesUnknown // it has none, and everything of the branch goes
+		}
+		v := j.p.p.Git(r)
 		j.within(v)
+		if r.Files == policy.GitFilesLater && j.p.p.GitNeedsFiles(r) {
+			j.filed = append(j.filed, c)
+		}
 		if kind == policy.GitUpdate {
 			forced := j.p.judge(push, c.Ref, policy.GitForce, j.size)
 			j.within(forced)
@@ -107,6 +114,11 @@ func (j *pushed) judge() (*gitwire.Command, policy.Verdict) {
 		}
 	}
 	return nil, policy.Verdict{Effect: policy.Allow}
+}
+
+// request is a command as the policy sees it.
+func (j *pushed) request(ref, kind string) *policy.GitRequest {
+	return &policy.GitRequest{Host: j.p.f.Host, Repo: j.p.e.repo, Ops: push, Ref: ref, Kind: kind, Pack: j.size}
 }
 
 // within notes how far a verdict holds.
@@ -140,26 +152,34 @@ func (j *pushed) ask() (*gitwire.Command, policy.Verdict) {
 type packStream struct {
 	*pushed
 	src  io.Reader
+	req  *http.Request
 	seen int64
 	// history reads along, through feed, where it has to be known whether updates are forced; nil otherwise. done has its result.
 	feed *io.PipeWriter
 	done chan struct{}
 	got  *gitwire.History
 	err  error
+	// objects are those of the pack, where paths matter.
+	objects *gitwire.Objects
 	// held is the end of what was read so far.
 	held, out []byte
 }
 
 // begin starts to read along, if that is needed. end has to follow.
 func (s *packStream) begin() {
-	if len(s.unsure) == 0 {
+	if len(s.unsure)+len(s.filed) == 0 {
 		return
 	}
 	r, w := io.Pipe()
 	s.feed, s.done = w, make(chan struct{})
+	read := func() (*gitwire.History, error) { return gitwire.ReadHistory(r, s.said.IDBytes()) }
+	if len(s.filed) > 0 {
+		s.objects = gitwire.NewObjects(s.said.IDBytes())
+		read = func() (*gitwire.History, error) { return s.objects.ReadObjects(r) }
+	}
 	go func() {
 		defer close(s.done)
-		s.got, s.err = gitwire.ReadHistory(r, s.said.IDBytes())
+		s.got, s.err = read()
 		_ = r.CloseWithError(s.err) // what follows is of no interest, unless it was read to its end
 	}()
 }
@@ -204,7 +224,7 @@ func (s *packStream) Push(b []byte, last bool) ([]byte, error) {
 
 // grown judges again, by the size that the pack has by now.
 func (s *packStream) grown() error {
-	unsure := s.unsure
+	unsure, filed := s.unsure, s.filed
 	s.size = s.seen
 	c, v := s.judge()
 	if v.Effect != policy.Deny {
@@ -215,6 +235,9 @@ func (s *packStream) grown() error {
 	}
 	if len(s.unsure) > len(unsure) {
 		return s.refuse(s.unsure[0], policy.Verdict{Effect: policy.Deny, RuleID: policy.RuleGit, Reason: "too large a pack to tell whether it is forced"})
+	}
+	if len(s.filed) > len(filed) {
+		return s.refuse(s.filed[0], policy.Verdict{Effect: policy.Deny, RuleID: policy.RuleGit, Reason: "too large a pack to tell which paths it changes"})
 	}
 	return nil
 }
@@ -239,7 +262,59 @@ func (s *packStream) known(failed error) error {
 		v.Reason += note
 		return s.refuse(c, v)
 	}
+	return s.paths()
+}
+
+// paths judges the commands by the paths that they change.
+func (s *packStream) paths() error {
+	if len(s.filed) == 0 {
+		return nil
+	}
+	f := &files{p: s.p, req: s.req, objects: s.objects, asked: map[string]bool{}}
+	var sent []string
+	if s.err == nil {
+		sent = s.objects.Commits() // before the server is asked for more
+	}
+	for _, c := range s.filed {
+		kind := policy.GitUpdate
+		switch {
+		case c.Creates():
+			kind = policy.GitCreate
+		case s.err != nil || c.Old != c.New && !s.got.Leads(c.New, c.Old):
+			kind = policy.GitForce
+		}
+		r := s.request(c.Ref, kind)
+		var err error
+		if err = s.err; err == nil {
+			r.Paths, err = f.changed(s.p.ctx, c, sent)
+		}
+		if r.Files = policy.GitFilesKnown; err != nil {
+			r.Files, r.Paths = policy.GitFilesUnknown, nil
+		}
+		if err := s.settle(c, s.p.p.Git(r), r, err); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// settle deals with a verdict on paths. unknown is why they could not be told.
+func (s *packStream) settle(c *gitwire.Command, v policy.Verdict, r *policy.GitRequest, unknown error) error {
+	switch {
+	case v.Effect == policy.Allow, v.Effect == policy.Ask && (s.agreed[v.RuleID] || s.p.asked(v, "push of "+c.Ref+" to")):
+		return nil
+	case unknown != nil:
+		v.Reason = fmt.Sprintf("%s (it cannot be told which paths this push changes: %v)", v.Reason, unknown)
+	default:
+		for _, p := range r.Paths {
+			one := *r
+			if one.Paths = []string{p}; s.p.p.Git(&one).Effect != policy.Allow {
+				v.Reason += fmt.Sprintf(" (this push changes %.200q)", p)
+				break
+			}
+		}
+	}
+	return s.refuse(c, v)
 }
 
 // refuse ends the pack with the answer to its push.

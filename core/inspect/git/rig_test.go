@@ -103,6 +103,8 @@ type rig struct {
 	pushes [][]byte
 	asked  []string
 	agree  bool
+	// shut has the server refuse whoever wants to read.
+	shut bool
 }
 
 func compiled(t testing.TB, text string) *policy.Policy {
@@ -211,17 +213,24 @@ func (g *rig) proxy(rules, port, ca, names string, ours *authority.Authority) {
 	dialer := must[*egress.Dialer](t)(egress.New(egress.Config{Resolver: resolver, CAFiles: []string{ca}, Log: slog.New(slog.DiscardHandler)}))
 	board := approval.NewBoard(approval.Config{Recorder: nothing{}})
 	judge := approval.NewJudge(compiled(t, rules), board)
-	m := New(Config{Policy: judge.Policy, Ask: func(_ context.Context, _ *flow.Flow, rule, reason string) bool {
+	secrets := swap.NewModifiers(swap.Config{Vault: g.vault()})
+	var s *mitm.Server
+	fetch := func(req *http.Request) (*http.Response, error) {
+		if err := secrets.Requests().ModifyRequest(req); err != nil {
+			return nil, err
+		}
+		return s.RoundTrip(req)
+	}
+	m := New(Config{Policy: judge.Policy, Fetch: fetch, Ask: func(_ context.Context, _ *flow.Flow, rule, reason string) bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.asked = append(g.asked, rule+": "+reason)
 		return g.agree
 	}})
-	secrets := swap.NewModifiers(swap.Config{Vault: g.vault()})
 	found := detect.NewModifiers(detect.Config{
 		Engine: detect.NewEngine(nil), Verdict: func(string) string { return detect.Deny }, Record: func(*flow.Flow, detect.Finding, string) {},
 	})
-	s := must[*mitm.Server](t)(mitm.New(ctx, mitm.Config{
+	s = must[*mitm.Server](t)(mitm.New(ctx, mitm.Config{
 		VM: "vm", Policy: judging{judge}, Names: oneName{}, Authority: ours, Dialer: dialer, Recorder: &g.rows,
 		Modifiers: []any{secrets.Answers(), found, m, secrets.Requests()}, // as a machine has them
 	}))
@@ -269,6 +278,13 @@ func (g *rig) serve(h http.Handler, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	g.mu.Lock()
+	shut := g.shut && strings.HasSuffix(r.URL.Path, upload)
+	g.mu.Unlock()
+	if shut {
+		http.Error(w, "not now", http.StatusForbidden)
+		return
+	}
 	h.ServeHTTP(w, r)
 }
 

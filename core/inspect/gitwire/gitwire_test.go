@@ -164,7 +164,45 @@ func FuzzReadHistory(f *testing.F) {
 			h.Leads(one, two)
 		}
 		_, _ = patch(b, b)
+		o := NewObjects(20)
+		if _, err := o.ReadObjects(bytes.NewReader(b)); err == nil {
+			for _, id := range o.Commits() {
+				_, _ = o.By(id)
+				_, _ = o.Between(one, id)
+			}
+		}
+		_ = NewObjects(20).ReadFetched(bytes.NewReader(b))
 	})
+}
+
+func TestTreesThatCouldHideSomethingAreRefused(t *testing.T) {
+	id := string(make([]byte, 20))
+	for name, data := range map[string]string{
+		"no mode": " a\x00" + id, "a mode of zeros": "000 a\x00" + id, "a mode in words": "x a\x00" + id, "no name": "100644 \x00" + id, "a slash": "100644 a/b\x00" + id, "dots": "40000 ..\x00" + id,
+		"a repository": "40000 .GIT\x00" + id, "twice": "100644 a\x00" + id + "40000 a\x00" + id, "cut": "100644 a\x00" + id[1:], "no end of the name": "100644 a",
+	} {
+		o := NewObjects(20)
+		if err := o.add(typeTree, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := o.tree(hashed(typeTree, []byte(data), 20)); err == nil {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	o := NewObjects(20)
+	good := "040000 docs\x00" + id + "100644 \xff\x00" + id
+	if err := o.add(typeTree, []byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.tree(hashed(typeTree, []byte(good), 20)); err != nil || got["docs"].mode != modeTree || len(got) != 2 {
+		t.Errorf("%v %v", got, err)
+	}
+	if _, err := o.tree(one); !errors.Is(err, ErrMissing) {
+		t.Errorf("one that is not known: %v", err)
+	}
+	if err := o.add(typeTree, make([]byte, maxObjectBytes)); !errors.Is(err, ErrTooMuch) {
+		t.Errorf("too much: %v", err)
+	}
 }
 
 // BenchmarkReadHistory reads a pack of incompressible files.

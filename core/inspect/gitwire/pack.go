@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"compress/zlib"
-	"crypto/sha1" //nolint:gosec // git's names of objects
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -70,6 +68,9 @@ type packReader struct {
 	commits map[int64][]byte
 	at      map[string]int64
 	kept    int
+	// objects takes all commits and trees, where they are wanted; places has those of this pack, and differences to come, by where they begin.
+	objects *Objects
+	places  map[int64]any
 }
 
 // Read and ReadByte count. A decompressor reads no more than it needs of an io.ByteReader.
@@ -113,8 +114,12 @@ func (r *packReader) all() error {
 	case count > maxObjects:
 		return fmt.Errorf("%w: %d objects", ErrTooMuch, count)
 	}
+	next := r.object
+	if r.objects != nil {
+		next = r.whole
+	}
 	for range count {
-		if err := r.object(); err != nil {
+		if err := next(); err != nil {
 			return err
 		}
 	}
@@ -240,13 +245,7 @@ func (r *packReader) commit(begin int64, data []byte) {
 	if len(r.history.parents) >= maxHistory {
 		return
 	}
-	h := sha1.New() //nolint:gosec // git's names of objects
-	if r.idBytes == sha256.Size {
-		h = sha256.New()
-	}
-	fmt.Fprintf(h, "commit %d\x00", len(data))
-	h.Write(data)
-	id := hex.EncodeToString(h.Sum(nil))
+	id := hashed(typeCommit, data, r.idBytes)
 	r.history.parents[id] = parentsOf(data)
 	if r.kept+len(data) <= maxKept {
 		r.kept += len(data)

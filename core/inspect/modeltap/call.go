@@ -62,7 +62,21 @@ func (c *call) usage() (u model.Usage, estimated bool) {
 		u.Output = c.answer.OutputTokens() // the last count had not come
 		return u, true
 	}
-	return u, false
+	return c.believed(u)
+}
+
+// A token has a few bytes. A host whose count comes to more than impossible ones each, beyond what is little, does not count all.
+const impossible, little = 32, 4 << 10
+
+// believed is what a host has counted, or, where it cannot be so little, what the lengths say: no budget is kept by a host that does not count.
+func (c *call) believed(u model.Usage) (counted model.Usage, estimated bool) {
+	if bytes := c.answer.OutputBytes; bytes > little && bytes/impossible > u.Output {
+		u.Output, estimated = c.answer.OutputTokens(), true
+	}
+	if bytes := c.request.PromptBytes; bytes > little && bytes/impossible > u.Total()-u.Output {
+		u.Input, u.CacheRead, u.CacheWrite5m, u.CacheWrite1h, estimated = c.request.InputTokens(), 0, 0, 0, true
+	}
+	return u, estimated
 }
 
 // settle counts what was spent, once. It is called with mu held.
@@ -81,6 +95,9 @@ func (c *call) settle() {
 		c.cost, c.priced = c.price.Cost(&u), true
 	} else if u == (model.Usage{}) {
 		c.priced = c.endpoint.Free || c.status >= http.StatusBadRequest
+	}
+	if _, lied := c.believed(c.answer.Usage); lied && c.whole && c.answer.Usage.Known && c.status < http.StatusBadRequest {
+		c.note = "the host counts fewer tokens than there can be"
 	}
 	if c.hold == nil {
 		return

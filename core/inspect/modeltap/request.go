@@ -1,11 +1,11 @@
 package modeltap
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,6 +19,8 @@ const (
 	// peek is how long a request may be that is read before anything of it is sent. Of a longer one everything but the end is sent as it
 	// is read: without its end no host answers it.
 	peek = 1 << 20
+	// firstRead is what is made room for at once when a request says that it is as long or longer.
+	firstRead = 256 << 10
 	// piece is how much of a long request is held back.
 	piece = 32 << 10
 	// maxDecoded bounds what a compressed request may become.
@@ -91,7 +93,7 @@ func (c *call) readRequest(req *http.Request) error {
 		return c.admit(r.close())
 	}
 	held := new(pipe.Memory)
-	head, err := io.ReadAll(held.Reader(io.LimitReader(req.Body, peek+1)))
+	head, err := readAll(held.Reader(io.LimitReader(req.Body, peek+1)), req.ContentLength)
 	_, _ = r.Write(head)
 	if err != nil {
 		r.close()
@@ -103,44 +105,93 @@ func (c *call) readRequest(req *http.Request) error {
 			held.Free()
 			return err
 		}
-		body := req.Body
-		req.Body = &sentBody{Reader: bytes.NewReader(head), c: c, close: func() error {
-			held.Free()
-			return body.Close() //nolint:wrapcheck // an io.Closer hands errors through
-		}}
+		req.Body = &sentBody{text: head, rest: head, body: req.Body, held: held, c: c}
 		return nil
 	}
 	req.Body = &heldBody{head: head, rest: req.Body, reader: r, c: c, held: held}
 	return nil
 }
 
-// sentBody notes that all of a request was given away.
+// readAll reads to the end; size is how much that may be, if it is known.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	if size <= 0 || size > peek {
+		return io.ReadAll(r) //nolint:wrapcheck // by the caller
+	}
+	out := heads.get(int(min(size, firstRead)) + 1)
+	for {
+		n, err := r.Read(out[len(out):cap(out)])
+		if out = out[:len(out)+n]; errors.Is(err, io.EOF) {
+			return out, nil
+		} else if err != nil {
+			return out, err //nolint:wrapcheck // by the caller
+		}
+		if len(out) == cap(out) { // what is said of the size is believed as far as it has come true
+			out = slices.Grow(out, max(int(size)+1-len(out), len(out)))
+		}
+	}
+}
+
+// headPool has the memory of requests that were read whole.
+type headPool struct{ sync.Pool }
+
+var heads headPool
+
+// get gives room for at least n bytes.
+func (p *headPool) get(n int) []byte {
+	if b, ok := p.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, n)
+}
+
+func (p *headPool) put(b []byte) {
+	if cap(b) <= 2*firstRead {
+		p.Put(&b)
+	}
+}
+
+// sentBody is a request that was read whole, and notes that all of it was given away.
 type sentBody struct {
-	io.Reader
-	close func() error
-	c     *call
+	body io.Closer
+	held *pipe.Memory
+	c    *call
+
+	mu         sync.Mutex // Close may come while a Read goes on
+	text, rest []byte
+	closed     bool
 }
 
 // Read notes the end.
 func (b *sentBody) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if errors.Is(err, io.EOF) || b.left() == 0 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n := copy(p, b.rest)
+	if b.rest = b.rest[n:]; len(b.rest) == 0 {
 		b.c.mu.Lock()
 		b.c.sent = true
 		b.c.mu.Unlock()
 	}
-	return n, err //nolint:wrapcheck // an io.Reader hands errors through
-}
-
-func (b *sentBody) left() int {
-	if r, ok := b.Reader.(*bytes.Reader); ok {
-		return r.Len()
+	if n == 0 {
+		return 0, io.EOF
 	}
-	return -1
+	return n, nil
 }
 
 // Close closes the guest's body.
-func (b *sentBody) Close() error { return b.close() }
+func (b *sentBody) Close() error {
+	b.mu.Lock()
+	if !b.closed {
+		b.closed = true
+		heads.put(b.text)
+		b.text, b.rest = nil, nil
+		b.held.Free()
+	}
+	b.mu.Unlock()
+	return b.body.Close() //nolint:wrapcheck // an io.Closer hands errors through
+}
 
 // heldBody gives a long request on and keeps the last of it back until the call is admitted.
 type heldBody struct {
@@ -216,7 +267,10 @@ func (c *call) admitOther() error {
 		}
 	}
 	c.request.Bytes = max(c.req.ContentLength, 0)
-	if err := c.reserve(budget.Amount{budget.Bytes: c.request.Bytes}); err != nil {
+	// Where there is room for it, a short answer is taken at once.
+	if hold, err := c.tap.cfg.Account.Reserve(budget.Amount{budget.Bytes: c.request.Bytes + bytesStep}); err == nil {
+		c.hold = hold
+	} else if err := c.reserve(budget.Amount{budget.Bytes: c.request.Bytes}); err != nil {
 		return err
 	}
 	if c.req.ContentLength < 0 && c.req.Body != nil && c.req.Body != http.NoBody {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"capsem/core/budget"
@@ -315,6 +316,62 @@ func TestErrorsAndWhatIsGivenUpCostNothingOrTheEstimate(t *testing.T) {
 	eventually(t, "a record", func() bool { return len(r.rows.all()) == 1 })
 	if used, held := r.used(t, budget.Money); used < 1_500_000 || held != 0 { // 100 tokens at $15 a million, and the prompt
 		t.Error("the provider may ask for all of it:", used, held)
+	}
+}
+
+func TestAHostThatDoesNotCountIsNotBelieved(t *testing.T) {
+	long := strings.Repeat("word ", 20_000)
+	for name, test := range map[string]struct {
+		prompt, text, usage string
+		input, output       int64
+		lies                bool
+	}{
+		"honest":           {"hi", "hello", `{"prompt_tokens":9,"completion_tokens":2}`, 9, 2, false},
+		"honest and long":  {long, long, `{"prompt_tokens":20010,"completion_tokens":20001}`, 20010, 20001, false},
+		"no output":        {"hi", long, `{"prompt_tokens":9,"completion_tokens":0}`, 9, 25_000, true},
+		"one token":        {"hi", long, `{"prompt_tokens":9,"completion_tokens":1}`, 9, 25_000, true},
+		"no input":         {long, "hello", `{"prompt_tokens":0,"completion_tokens":2}`, 25_000, 2, true},
+		"more than it can": {"hi", "hello", `{"prompt_tokens":-5,"completion_tokens":99999999999}`, 0, 0, false}, // is no number; see model
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, openAIHost, provider{body: `{"model":"gpt-5","choices":[{"message":{"content":"` + test.text + `"}}],"usage":` + test.usage + `}`})
+			r.limit(t, budget.Session, budget.Tokens, 1<<40)
+			if status, text, _, err := r.post(t, "/v1/chat/completions", `{"model":"gpt-5","messages":[{"role":"user","content":"`+test.prompt+`"}]}`); status != 200 || err != nil {
+				t.Fatal(status, text, err)
+			}
+			eventually(t, "a record", func() bool { return len(r.rows.all()) == 1 })
+			used, _ := r.used(t, budget.Tokens)
+			row := r.rows.all()[0]
+			if want := test.input + test.output; name != "more than it can" && (used < want*9/10 || used > want*2) || strings.Contains(row.Usage, "fewer tokens") != test.lies {
+				t.Errorf("%d tokens are counted, not about %d: %s", used, want, row.Usage)
+			}
+		})
+	}
+}
+
+func TestACompressedAnswerThatBreaksOffIsNoWholeOne(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = io.WriteString(z, anthropicAnswer(300, ""))
+	_ = z.Close()
+	for name, body := range map[string]string{
+		"truncated": packed.String()[:packed.Len()/2], "garbage within": packed.String()[:packed.Len()/2] + strings.Repeat("x", 200), "no gzip at all": "event: message_start\n\n",
+	} {
+		r := newRig(t, anthropicHost, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, body)
+		}))
+		if _, got, _, err := r.post(t, "/v1/messages", question); err == nil {
+			t.Errorf("%s: it is taken for whole: %.300s", name, got)
+		}
+		eventually(t, "a record", func() bool { return len(r.rows.all()) == 1 })
+		if row := r.rows.all()[0]; !strings.Contains(row.Usage, `"cut":"`) {
+			t.Errorf("%s: %+v", name, row)
+		}
+		if _, held := r.used(t, budget.Money); held != 0 {
+			t.Errorf("%s: %d are held", name, held)
+		}
 	}
 }
 
