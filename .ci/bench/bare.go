@@ -150,6 +150,9 @@ func (v *bareVM) attach(ctx context.Context, carrier net.Conn) error {
 
 // run runs a command and counts its output.
 func (v *bareVM) run(ctx context.Context, req *proto.ExecRequest) (int64, error) {
+	if req.Dir == "" {
+		req.Dir = "/" // nobody serves the workspace here
+	}
 	stream, err := v.agent.Exec(ctx, req)
 	if err != nil {
 		return 0, fmt.Errorf("exec: %w", err)
