@@ -52,7 +52,7 @@ var kinds = map[string]kind{
 	},
 	"openai": {
 		prefixes:   []string{"sk-svcacct-", "sk-admin-", "sk-proj-", "sk-"},
-		hosts:      []string{"api.openai.com"},
+		hosts:      []string{"api.openai.com", "chatgpt.com"}, // Codex asks the second for the models, with a key too
 		oauthHosts: []string{"api.openai.com", "chatgpt.com"},
 		places:     []Place{bearer}, env: []string{"OPENAI_API_KEY"}, preset: "codex",
 		probe:      probe{url: "https://api.openai.com/v1/models", header: "Authorization", before: "Bearer "},
