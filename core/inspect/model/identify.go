@@ -58,6 +58,7 @@ type Endpoint struct {
 var vendors = map[string]string{
 	"api.anthropic.com":                 FamilyAnthropic,
 	"api.openai.com":                    FamilyOpenAI,
+	"chatgpt.com":                       FamilyOpenAI, // Codex with an account's sign-in
 	"generativelanguage.googleapis.com": FamilyGoogle,
 	"aiplatform.googleapis.com":         FamilyGoogle,
 	"cloudcode-pa.googleapis.com":       FamilyGoogle,

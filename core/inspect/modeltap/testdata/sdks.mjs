@@ -1,5 +1,5 @@
 // Calls a model with an official SDK until it is refused, and prints what happened as JSON. Arguments: the directory with node_modules,
-// which SDK, the base URL, and "budget" or "cut".
+// which SDK, the base URL ("" is the provider's own, with the key in the environment), and "budget" or "cut".
 import { createRequire } from "node:module";
 
 const [dir, which, base, mode] = process.argv.slice(2);
@@ -14,7 +14,7 @@ async function drain(stream) {
 const sdks = {
   anthropic() {
     const Anthropic = require("@anthropic-ai/sdk").default;
-    const client = new Anthropic({ apiKey: "placeholder", baseURL: base });
+    const client = new Anthropic(base ? { apiKey: "placeholder", baseURL: base } : {});
     const ask = { model: "claude-sonnet-4-5", max_tokens: 50, messages: [{ role: "user", content: "hi" }] };
     return {
       plain: () => client.messages.create(ask),
@@ -23,7 +23,7 @@ const sdks = {
   },
   openai() {
     const OpenAI = require("openai").default;
-    const client = new OpenAI({ apiKey: "placeholder", baseURL: base + "/v1" });
+    const client = new OpenAI(base ? { apiKey: "placeholder", baseURL: base + "/v1" } : {});
     const ask = { model: "gpt-5", messages: [{ role: "user", content: "hi" }] };
     return {
       plain: () => client.chat.completions.create(ask),
@@ -32,7 +32,7 @@ const sdks = {
   },
   responses() {
     const OpenAI = require("openai").default;
-    const client = new OpenAI({ apiKey: "placeholder", baseURL: base + "/v1" });
+    const client = new OpenAI(base ? { apiKey: "placeholder", baseURL: base + "/v1" } : {});
     const ask = { model: "gpt-5", input: "hi" };
     return {
       plain: () => client.responses.create(ask),
@@ -41,7 +41,7 @@ const sdks = {
   },
   google() {
     const { GoogleGenAI } = require("@google/genai");
-    const client = new GoogleGenAI({ apiKey: "placeholder", httpOptions: { baseUrl: base } });
+    const client = new GoogleGenAI(base ? { apiKey: "placeholder", httpOptions: { baseUrl: base } } : { apiKey: process.env.GEMINI_API_KEY });
     const ask = { model: "gemini-2.5-pro", contents: "hi" };
     return {
       plain: () => client.models.generateContent(ask),
