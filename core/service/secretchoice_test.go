@@ -18,7 +18,6 @@ func TestTheOwnerSaysWhichSecretsAVMHas(t *testing.T) {
 	s, stop := servicetest.Start(t, opts)
 	for name, req := range map[string]api.SecretRequest{
 		"hub": {Value: "gh" + "p_" + strings.Repeat("Va1", 12)}, "lab": {Value: "glp" + "at-" + strings.Repeat("xY9-", 5)},
-		"servers": {Kind: "mcp", Value: "what only servers get"},
 	} {
 		if _, err := s.SetSecret(t.Context(), name, req); err != nil {
 			t.Fatal(err)
@@ -67,14 +66,18 @@ func TestTheOwnerSaysWhichSecretsAVMHas(t *testing.T) {
 	check()
 	stop()
 	s, _ = servicetest.Start(t, opts)
-	if _, err := s.Stop(t.Context(), "one"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Resume(t.Context(), "one", false); err != nil {
+	if _, err := s.Restart(t.Context(), "one"); err != nil {
 		t.Fatal(err)
 	}
 	check()
-	if _, err := s.Provision(t.Context(), api.ProvisionRequest{Name: "x", Secrets: []string{"hub", "nope"}}); !fault.Is(err, fault.NotFound) {
+}
+
+func TestOnlySecretsOfVMsCanBeChosen(t *testing.T) {
+	s, _ := servicetest.Start(t, servicetest.Options(t, servicetest.Home(t)))
+	if _, err := s.SetSecret(t.Context(), "servers", api.SecretRequest{Kind: "mcp", Value: "what only servers get"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Provision(t.Context(), api.ProvisionRequest{Name: "x", Secrets: []string{"nope"}}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a secret that is not there: %v", err)
 	}
 	if _, err := s.Provision(t.Context(), api.ProvisionRequest{Name: "x", Secrets: []string{"servers"}}); !fault.Is(err, fault.Invalid) {

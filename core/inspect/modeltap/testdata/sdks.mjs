@@ -1,6 +1,8 @@
 // Calls a model with an official SDK until it is refused, and prints what happened as JSON. Arguments: the directory with node_modules,
-// which SDK, the base URL ("" is the provider's own, with the key in the environment), and "budget" or "cut".
+// which SDK, the base URL ("" is the provider's own, with the key in the environment), and "budget" or "cut". Which may be several, with
+// commas: then each line of standard input is one to go on with.
 import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
 
 const [dir, which, base, mode] = process.argv.slice(2);
 const require = createRequire(dir + "/");
@@ -50,15 +52,20 @@ const sdks = {
   },
 };
 
-const sdk = sdks[which]();
-const out = { ok: 0, status: 0, message: "" };
-try {
-  for (const call of mode === "cut" ? [sdk.stream] : [sdk.plain, sdk.stream, sdk.plain, sdk.stream]) {
-    await call();
-    out.ok++;
+async function run(sdk) {
+  const out = { ok: 0, status: 0, message: "" };
+  try {
+    for (const call of mode === "cut" ? [sdk.stream] : [sdk.plain, sdk.stream, sdk.plain, sdk.stream]) {
+      await call();
+      out.ok++;
+    }
+  } catch (err) {
+    out.status = err.status ?? 0;
+    out.message = String(err.message ?? err);
   }
-} catch (err) {
-  out.status = err.status ?? 0;
-  out.message = String(err.message ?? err);
+  console.log(JSON.stringify(out));
 }
-console.log(JSON.stringify(out));
+
+const loaded = Object.fromEntries(which.split(",").map((name) => [name, sdks[name]()]));
+if (which in loaded) await run(loaded[which]);
+else for await (const line of createInterface({ input: process.stdin })) await run(loaded[line]);
