@@ -69,7 +69,7 @@ func Vendor(host string) string {
 	switch {
 	case strings.HasSuffix(host, "-aiplatform.googleapis.com"):
 		return FamilyGoogle
-	case strings.HasSuffix(host, ".api.openai.com"): // of a region
+	case strings.HasSuffix(host, ".api.openai.com"), strings.HasSuffix(host, ".chatgpt.com"): // of a region
 		return FamilyOpenAI
 	}
 	return vendors[host]

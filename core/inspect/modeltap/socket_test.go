@@ -19,6 +19,7 @@ func TestModelsAreNotCalledOverAWebSocketWhereThereIsAnotherWay(t *testing.T) {
 	}{
 		"responses":               {openAIHost, "/v1/responses", "wss", true},
 		"of an account":           {"chatgpt.com", "/backend-api/codex/responses", "wss", true},
+		"of a region":             {"us.chatgpt.com", "/backend-api/codex/responses", "wss", true},
 		"realtime has only this":  {openAIHost, "/v1/realtime", "wss", false},
 		"over HTTP":               {openAIHost, "/v1/responses", "https", false},
 		"a host of somebody else": {"example.test", "/v1/responses", "wss", false},
