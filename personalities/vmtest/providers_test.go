@@ -168,7 +168,8 @@ func (p *providers) serve(w http.ResponseWriter, r *http.Request) {
 	_ = json.Unmarshal(body, &ask) // some have none
 	key := p.keys[r.Host]
 	call := providerCall{host: r.Host, method: r.Method, path: r.URL.Path}
-	call.stream = ask.Stream || strings.Contains(call.path, ":streamGenerateContent")
+	// Codex with a sign-in compresses what it sends.
+	call.stream = ask.Stream || r.Header.Get("Accept") == "text/event-stream" || strings.Contains(call.path, ":streamGenerateContent")
 	for _, sent := range []string{r.Header.Get("X-Api-Key"), r.Header.Get("X-Goog-Api-Key"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")} {
 		call.key = call.key || key != "" && sent == key
 		call.wrong = call.wrong || sent != "" && sent != key
@@ -200,13 +201,15 @@ func (p *providers) answer(c providerCall, model, body string) []string {
 	switch path := c.host + c.path; {
 	case path == chatGPTHost+"/backend-api/codex/models":
 		return []string{`{"models":[]}`}
+	case path == chatGPTHost+"/backend-api/wham/accounts/check":
+		return []string{`{"accounts":[{"id":"acc-1","plan_type":"pro","workspace_backend_origin":"https://chatgpt.com","account_routing_override":"NO_CONSTRAINT"}]}`}
 	case c.method != http.MethodPost:
 	case path == anthropicHost+"/v1/messages" && c.stream:
 		return anthropicStream(model, body)
 	case path == anthropicHost+"/v1/messages":
 		return []string{fmt.Sprintf(`{"id":"msg_1","type":"message","role":"assistant","model":%q,"content":[{"type":"text","text":"forty-two"}],`+
 			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":7}}`, model)}
-	case path == openAIHost+"/v1/responses" && c.stream:
+	case (path == openAIHost+"/v1/responses" || path == chatGPTHost+"/backend-api/codex/responses") && c.stream:
 		return responsesStream(model)
 	case path == openAIHost+"/v1/responses":
 		return []string{responsesObject(model, "completed")}
