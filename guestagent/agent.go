@@ -95,7 +95,7 @@ func reportPrograms(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 		return
 	}
 	dial := func(ctx context.Context) (io.WriteCloser, error) {
-		s, err := a.Session(ctx)
+		s, err := a.Direct(ctx)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // says what it did
 		}
@@ -145,13 +145,14 @@ func newAgent(groups *proc.Cgroups, log *slog.Logger) (*agent.Agent, func(), err
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // says what it did
 	}
-	terminals := terminal.New(groups, log)
+	terminals, mounts := terminal.New(groups, log), &share.Mounts{}
 	key, value, _ := strings.Cut(boot.RestartedEnv, "=")
 	a := agent.New(agent.Config{
 		Log: log, BootID: strings.TrimSpace(string(bootID)), Restarted: os.Getenv(key) == value, Report: report,
 		Identity: &identity.Setter{Kernel: identity.Real{}}, Exec: commands, Terminals: terminals, Power: power{},
+		Mounts: mounts,
 		Mount: func(ctx context.Context, s proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error {
-			return share.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Furnish: s.Furnish, Log: log})
+			return mounts.Attach(ctx, share.Options{Dir: s.Dir, Dial: dial, ReadOnly: s.ReadOnly, Furnish: s.Furnish, Log: log})
 		},
 	})
 	return a, func() {

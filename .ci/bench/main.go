@@ -51,6 +51,7 @@ var benchmarks = []benchmark{
 	{"trees", (*bench).trees},
 	{"snapshots", (*bench).snapshots},
 	{"mcp", (*bench).mcp},
+	{"mcp-vm", (*bench).mcpVM},
 	{"throughput", (*bench).throughput},
 	{"exec-many", (*bench).execMany},
 	{"proxy: requests", (*bench).proxyRequests},

@@ -51,7 +51,10 @@ func (a *localAPI) stream(ctx context.Context, id string, cmd api.ExecRequest) (
 }
 
 // countStdout reads stream frames to the end of a command and counts its output.
-func countStdout(r io.Reader) (int64, error) {
+func countStdout(r io.Reader) (int64, error) { return copyStdout(io.Discard, r) }
+
+// copyStdout reads stream frames to the end of a command, copies its output and counts it.
+func copyStdout(w io.Writer, r io.Reader) (int64, error) {
 	frames := proto.NewStreamReader(r)
 	var total int64
 	for {
@@ -62,6 +65,9 @@ func countStdout(r io.Reader) (int64, error) {
 		switch kind {
 		case proto.KindStdout:
 			total += int64(len(data))
+			if _, err := w.Write(data); err != nil {
+				return total, fmt.Errorf("copy the command's output: %w", err)
+			}
 		case proto.KindExit:
 			var exit proto.ExitStatus
 			if err := json.Unmarshal(data, &exit); err != nil {

@@ -66,6 +66,7 @@
 //	DELETE /secrets/{name}                Success
 //	POST   /secrets/{name}/test           SecretTest
 //	GET    /policy/suggest/{id}           SuggestReply
+//	POST   /policy/rules                  PolicyRulesRequest -> Success
 //	GET    /stats/{id}                    RecordTotals
 //	GET    /budgets                       BudgetsReply
 //	POST   /budgets                       BudgetRequest -> Success
@@ -310,7 +311,7 @@ type SandboxInfo struct {
 	HypervisorPID int    `json:"hypervisor_pid,omitempty"`
 	Accelerator   string `json:"accelerator,omitempty"`
 	Carrier       string `json:"carrier,omitempty"`
-	// LastError says why it is Defunct.
+	// LastError says why it is Defunct, or why a Suspended one did not go on.
 	LastError string `json:"last_error,omitempty"`
 	// Idle says that a Suspended VM is so because nobody used it: its next command, shell or file operation wakes it.
 	Idle bool `json:"idle,omitempty"`

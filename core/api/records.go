@@ -213,6 +213,13 @@ type StatsReply struct {
 	Sessions []Session `json:"sessions"`
 }
 
+// PolicyRulesRequest adds rules to the owner's policy.
+type PolicyRulesRequest struct {
+	// Rules are [[rule]] tables as in policy.toml. Before is the rule there that they are put in front of; empty is at the end.
+	Rules  string `json:"rules"`
+	Before string `json:"before,omitempty"`
+}
+
 // SuggestReply is rules that would have allowed what was refused in a session.
 type SuggestReply struct {
 	// Policy is their text; empty when there are none. Rules counts them.

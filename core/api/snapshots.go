@@ -76,6 +76,8 @@ type SnapshotsReply struct {
 	ManualAvailable int        `json:"manual_available"`
 	// Damaged names snapshots that were moved aside because they cannot be read.
 	Damaged []string `json:"damaged,omitempty"`
+	// AutoFailed says why the last automatic snapshot was not taken, since this VM runs.
+	AutoFailed string `json:"auto_failed,omitempty"`
 	// Truncated says that there are more changes than are listed.
 	Truncated bool `json:"truncated,omitempty"`
 }

@@ -23,6 +23,9 @@ func (r *SnapshotsReply) Text() string {
 	for _, d := range r.Damaged {
 		fmt.Fprintf(&b, "damaged, and moved aside: %s\n", plainLine(d))
 	}
+	if r.AutoFailed != "" {
+		fmt.Fprintf(&b, "no automatic snapshot was taken: %s\n", plainLine(r.AutoFailed))
+	}
 	return b.String()
 }
 

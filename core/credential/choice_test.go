@@ -66,7 +66,7 @@ func TestTheMostThatCanBeStoredFitsInFrames(t *testing.T) {
 	} {
 		for _, chosen := range [][]string{nil, {}} {
 			c := For(all, "family", chosen)
-			c.Servers = map[string]proto.Secret{}
+			c.Servers, c.Unrenewed = map[string]proto.Secret{}, map[string]string{"one": "mark"}
 			for _, e := range all[:min(len(all), 16)] {
 				c.Servers[e.Name] = proto.Secret(e.Value)
 			}

@@ -79,17 +79,44 @@ func (s *Store) Renew(ctx context.Context, client *http.Client, now time.Time) (
 		if !e.due(now) {
 			continue
 		}
-		next, err := e.renew(ctx, client, now)
-		if err == nil {
-			err = s.renew(e.Name, e, next)
-		}
+		did, err := s.renewOne(ctx, client, now, e.Name, func(e *Entry) bool { return e.due(now) })
 		if err != nil {
 			failed[e.Name] = err
-			continue
 		}
-		renewed = true
+		renewed = renewed || did
 	}
 	return renewed, failed
+}
+
+// RenewRefused replaces the token of a sign-in that its server has refused before its time, unless there is another already.
+func (s *Store) RenewRefused(ctx context.Context, client *http.Client, now time.Time, name string, refused func(value string) bool) error {
+	_, err := s.renewOne(ctx, client, now, name, func(e *Entry) bool { return refused(e.Value) })
+	return err
+}
+
+// renewOne replaces one token if it is still to be. A token to get the next with is used once, and by nobody else meanwhile: who uses one
+// twice loses all of them at many a provider.
+func (s *Store) renewOne(ctx context.Context, client *http.Client, now time.Time, name string, wanted func(*Entry) bool) (bool, error) {
+	one, _ := s.renewing.LoadOrStore(name, make(chan struct{}, 1))
+	turn, _ := one.(chan struct{})
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx) //nolint:wrapcheck // the caller's own
+	}
+	e, err := s.Get(name)
+	if err != nil || !wanted(&e) {
+		return false, err
+	}
+	if why := e.Renewable(); why != "" {
+		return false, fault.New(fault.Conflict, "secret %s cannot be renewed: %s", name, why)
+	}
+	next, err := e.renew(ctx, client, now)
+	if err == nil {
+		err = s.renew(name, e, next)
+	}
+	return err == nil, err
 }
 
 // renew asks for the next token.

@@ -28,6 +28,9 @@ type Store struct {
 	keys          keys
 	log           *slog.Logger
 
+	// renewing has a turn for each name whose token is being renewed.
+	renewing sync.Map
+
 	mu sync.Mutex
 	// entries are what is in the file; nil until it has been read.
 	entries []Entry

@@ -39,6 +39,8 @@ const (
 	maxEntries = 1 << 20
 	maxSums    = 256 << 20
 	maxWindow  = 64 << 20
+	// maxFile is the longest file, holes included: more than ext4 can have.
+	maxFile = 16 << 40
 	// reserve is what importing leaves free, in bytes: VMs that run stand still on a full disk.
 	reserve = 256 << 20
 )
@@ -221,11 +223,7 @@ func unpack(dir string, r io.Reader) (Manifest, error) {
 		return m, fmt.Errorf("import image: %w", err)
 	}
 	defer work.Close()
-	free, err := freeSpace(dir)
-	if err != nil {
-		return m, err
-	}
-	u := &unpacker{root: root, work: work, tar: tar.NewReader(z), sums: map[string]string{}, free: free}
+	u := &unpacker{root: root, work: work, tar: tar.NewReader(z), sums: map[string]string{}, free: func() (int64, error) { return freeSpace(dir) }}
 	want, err := u.all()
 	if err != nil {
 		return m, err
@@ -264,8 +262,9 @@ type unpacker struct {
 	root, work *os.Root
 	tar        *tar.Reader
 	sums       map[string]string
-	// free is what may still be written, names the length of all names so far, in bytes.
-	free, names int64
+	// free tells what may still be written, names is the length of all names so far, in bytes.
+	free  func() (int64, error)
+	names int64
 }
 
 // freeSpace is what is free on a directory's disk, less what its VMs need to go on.
@@ -285,10 +284,9 @@ func (u *unpacker) bound(h *tar.Header) error {
 		return errArchive("its names are too long")
 	case h.Name == manifestFile && h.Size > maxManifest:
 		return errArchive("its description is too long")
-	case h.Size < 0 || h.Size > u.free:
-		return fault.New(fault.NoSpace, "no space left for the image: %.80q alone has %d MB", h.Name, h.Size>>20).WithHint("free some space on that disk")
+	case h.Size < 0 || h.Size > maxFile:
+		return errArchive("%.80q is too long", h.Name)
 	}
-	u.free -= h.Size
 	return nil
 }
 
@@ -357,15 +355,15 @@ func (u *unpacker) file(root *os.Root, rel, name string, h *tar.Header) error {
 	}
 	defer f.Close()
 	sum := blake3.New()
-	from := &source{r: u.tar}
-	if _, err := io.Copy(io.MultiWriter(f, sum), from); err != nil {
+	from, to := &source{r: u.tar}, &spreader{f: f, free: u.free}
+	if _, err := io.Copy(io.MultiWriter(to, sum), from); err != nil {
 		if from.err != nil {
 			return errArchive("it is cut or damaged (%v)", from.err)
 		}
 		return u.done(err)
 	}
 	u.sums[inText(name)] = hex.EncodeToString(sum.Sum(nil))
-	return u.done(f.Close())
+	return u.done(errors.Join(to.finish(), f.Close()))
 }
 
 // source tells what is wrong with an archive from what is wrong with the disk it is unpacked to.

@@ -85,7 +85,7 @@ func oneOfEach(n int) []Row {
 			Results: []ToolResponse{{CallID: "c0", Content: "ok", Failed: true}},
 		},
 		MCPCall{
-			Time: at, Server: "github", Method: "tools/call", Tool: "search", RequestID: "1", Request: "{}", Response: "{}", Decision: "allowed", Rule: "r3",
+			Time: at, Server: "github", Method: "tools/call", Tool: "search", RequestID: "1", Request: "{}", Response: "{}", Decision: "allowed", Rule: "r3", AskID: "ask-7",
 			Duration: time.Second, Error: "none", Process: p, Sent: 1, Received: 2,
 		},
 		FileEvent{Time: at, Action: "modified", Path: fmt.Sprintf("src/%d.go", n), Size: 99, PID: 41},

@@ -158,6 +158,8 @@ type MCPCall struct {
 	Request, Response string
 	// Decision is "allowed", "denied" or "error", Rule what decided.
 	Decision, Rule string
+	// AskID joins it to the approval that held it.
+	AskID string
 	// Duration is how long it took.
 	Duration time.Duration
 	// Error is what failed.
@@ -185,4 +187,6 @@ func (e MCPCall) encode(c *cells) {
 	c.int(e.Sent)
 	c.int(e.Received)
 	c.text(e.Rule)
+	c.id(e.Process.PID)
+	c.text(e.AskID)
 }

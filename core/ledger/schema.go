@@ -13,9 +13,12 @@ var schemaV1 string
 //go:embed schema_v2.sql
 var schemaV2 string
 
+//go:embed schema_v3.sql
+var schemaV3 string
+
 // schema makes a session.db. Entries are only added, and a column is only ever added at the end of its table and may be NULL:
 // then the rows that were chained before keep their hashes (see canonical).
-var schema = store.Schema{schemaV1, schemaV2}
+var schema = store.Schema{schemaV1, schemaV2, schemaV3}
 
 // SchemaText is the SQL that makes a session.db, for whoever wants to ask one.
 func SchemaText() string { return strings.Join(schema, "\n") }
@@ -99,7 +102,7 @@ var tables = [tableCount]table{
 	mcpTable: {
 		name: "mcp_calls", kind: "mcp", decision: "decision",
 		columns: columns("timestamp server_name method tool_name request_id request_preview response_preview decision duration_ms " +
-			"error_message process_name bytes_sent bytes_received matched_rule"),
+			"error_message process_name bytes_sent bytes_received matched_rule pid ask_id"),
 		search:  columns("server_name method tool_name error_message"),
 		private: columns("request_preview response_preview"),
 	},

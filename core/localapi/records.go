@@ -43,6 +43,7 @@ func (s *Server) recordRoutes() []route {
 		{method: "GET", path: "/verify/{id}", summary: "Whether a session's record is as it was written", out: api.VerifyReport{}, run: s.verify},
 		{method: "GET", path: "/stats", summary: "All sessions summed up", out: api.StatsReply{}, run: s.stats},
 		{method: "GET", path: "/policy/suggest/{id}", summary: "Rules that would have allowed what was refused", out: api.SuggestReply{}, run: s.suggestPolicy},
+		{method: "POST", path: "/policy/rules", summary: "Add rules to the owner's policy", in: api.PolicyRulesRequest{}, out: api.Success{}, run: s.addPolicyRules},
 		{
 			method: "GET", path: "/approvals", summary: "What waits for the owner; with watch as JSON lines, at every change", out: api.ApprovalsReply{},
 			query: []param{{"watch", "boolean", "go on", false}}, run: s.approvals,
@@ -152,4 +153,12 @@ func (s *Server) sessionStats(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) suggestPolicy(w http.ResponseWriter, r *http.Request) error {
 	reply, err := s.svc.SuggestPolicy(r.Context(), r.PathValue("id"))
 	return answer(w, reply, err)
+}
+
+func (s *Server) addPolicyRules(w http.ResponseWriter, r *http.Request) error {
+	var req api.PolicyRulesRequest
+	if err := decode(w, r, api.MaxBody, &req); err != nil {
+		return err
+	}
+	return answer(w, api.Success{Success: true}, s.svc.AddPolicyRules(&req))
 }

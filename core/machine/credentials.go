@@ -41,6 +41,9 @@ type credentials struct {
 	files []proto.GrantFile
 	// servers are for the owner's MCP servers.
 	servers serverSecrets
+	// asked are the tokens that the service was last asked to renew, by name, and tell asks it.
+	asked map[string]askedToken
+	tell  func([]proto.RefusedToken)
 }
 
 func newCredentials() *credentials {
@@ -105,7 +108,7 @@ func (w *Worker) setCredentials(ctx context.Context, c *proto.Credentials) error
 		}
 	}
 	w.credentials.own.Store(detect.NewOwn(values))
-	w.credentials.setServers(c.Servers)
+	w.credentials.setServers(c.Servers, c.Unrenewed)
 	w.credentials.mu.Lock()
 	w.credentials.env, w.credentials.files = c.Env, c.Files
 	w.credentials.mu.Unlock()

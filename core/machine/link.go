@@ -12,6 +12,7 @@ import (
 	"capsem/core/hypervisor"
 	"capsem/core/lifecycle"
 	"capsem/core/link"
+	"capsem/core/mitm/authority"
 	"capsem/core/proto"
 )
 
@@ -137,6 +138,19 @@ func (w *Worker) setAgent(a guestAgent) {
 	w.board.update(func(*proto.WorkerStatus) {}) // wakes who waits for the agent
 }
 
+// certificate is of the CA that the guest is to trust. Templates have that of their installation, since to put it into a guest's stores
+// takes as long as a third of a start; should there be another one when a VM goes on from one, its agent puts that in its place.
+func (w *Worker) certificate() ([]byte, error) {
+	if w.network != nil {
+		return w.network.certificate, nil
+	}
+	ca, err := authority.LoadOrCreate(w.cfg.Home.CA()) // a template is being made
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a fault
+	}
+	return ca.CertPEM(), nil
+}
+
 // attach connects to the guest and shakes hands.
 func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent, error) {
 	carrier, err := vm.Carrier(ctx)
@@ -152,9 +166,9 @@ func (w *Worker) attach(ctx context.Context, vm hypervisor.Machine) (guestAgent,
 	w.mu.Lock()
 	spec := w.spec
 	w.mu.Unlock()
-	var ca []byte
-	if w.network != nil { // it is for a template that is being made: nothing of an install is in those
-		ca = w.network.certificate
+	ca, err := w.certificate()
+	if err != nil {
+		return nil, err
 	}
 	a, err := guestlink.Attach(ctx, session, guestlink.Config{
 		Log: w.log,

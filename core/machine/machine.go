@@ -86,6 +86,7 @@ type Worker struct {
 	// saving is held while the machine is saved, and must stand still.
 	saving sync.Mutex
 	shares shares // nil while there are none
+	making bool   // it is for a template
 	// activity is who uses the VM.
 	activity activity
 	// suspending says that the memory is being saved, or has been.
@@ -131,6 +132,9 @@ func New(cfg Config) (*Worker, error) {
 		board: newBoard(proto.WorkerStatus{
 			ID: spec.ID, Name: spec.Name, State: lifecycle.Booting, PID: os.Getpid(), StartedNS: now, Step: "starting",
 		}),
+	}
+	w.credentials.tell = func(refused []proto.RefusedToken) {
+		w.board.update(func(st *proto.WorkerStatus) { st.Refused = refused })
 	}
 	return w, nil
 }

@@ -149,7 +149,7 @@ func (m *mcpServers) record(c gateway.Call) {
 	secrets := m.w.credentials.ofServers()
 	m.w.record(ledger.MCPCall{
 		Time: c.Time, Server: c.Server, Method: c.Method, Tool: c.Tool, RequestID: c.RequestID, Request: secrets.redact(c.Request), Response: secrets.redact(c.Response),
-		Decision: c.Decision, Rule: c.Rule, Duration: c.Duration, Error: secrets.redact([]byte(c.Error)), Process: processOf(&c.Process), Sent: c.Sent, Received: c.Received,
+		Decision: c.Decision, Rule: c.Rule, AskID: c.AskID, Duration: c.Duration, Error: secrets.redact([]byte(c.Error)), Process: processOf(&c.Process), Sent: c.Sent, Received: c.Received,
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"capsem/core/approval"
 	"capsem/core/detect"
 	"capsem/core/fault"
 	"capsem/core/mcp"
@@ -208,6 +209,37 @@ cidr = ["127.0.0.0/8"]
 	got := k.recorded("SELECT domain || ' ' || path || ' ' || decision FROM net_events WHERE process_name = '" + builtin.ProcessName + "' ORDER BY id")
 	if strings.Count(got, "open.test /page allowed") != 2 || !strings.Contains(got, "denied") {
 		t.Errorf("recorded is %s", got)
+	}
+}
+
+func TestACallThatWasAskedAboutIsJoinedToItsApproval(t *testing.T) {
+	k := mcpWorker(t, "", `
+[[rule]]
+id = "ask-me"
+effect = "ask"
+mcp_server = ["local"]
+mcp_tool = ["echo"]
+reason = "for the test"
+`)
+	for text, answer := range map[string]string{"yes": approval.Once, "no": approval.Deny} {
+		over := make(chan error, 1)
+		go func() {
+			_, err := k.callTool("local__echo", map[string]any{"text": text})
+			over <- err
+		}()
+		var asked []approval.Question
+		happens(t, "the question", func() bool { asked = k.w.network.board.List(); return len(asked) == 1 })
+		if _, err := k.w.answerQuestion(&proto.AnswerRequest{ID: asked[0].ID, Answer: answer, By: "cli"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-over; (err == nil) != (text == "yes") {
+			t.Errorf("the call for %s ends with %v", text, err)
+		}
+	}
+	got := k.recorded(`SELECT c.decision || ' ' || c.matched_rule || ' ' || a.status || ' ' || a.url FROM mcp_calls c JOIN approvals a USING (ask_id)
+WHERE a.status != 'pending' ORDER BY c.decision`)
+	if want := "allowed ask-me approved mcp://local/echo\ndenied ask-me denied mcp://local/echo"; got != want {
+		t.Errorf("on record is %s", got)
 	}
 }
 

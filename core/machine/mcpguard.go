@@ -77,5 +77,7 @@ func (m *mcpServers) askFinding(ctx context.Context, p *gateway.Passage, d detec
 		VM: m.w.spec.ID, MCPServer: p.Server, MCPTool: p.Tool, Size: -1, Rule: "detect/" + d.Detector, Reason: d.Rule + " was found in the " + d.Where,
 		Process: approval.Process{PID: p.Process.PID, UID: p.Process.UID, Name: p.Process.Name, Exe: p.Process.Exe, CommandLine: p.Process.CommandLine, Parents: p.Process.Parents},
 	}
-	return m.w.network.board.Ask(ctx, q).Status == approval.Approved
+	o := m.w.network.board.Ask(ctx, q)
+	p.AskID = o.ID
+	return o.Status == approval.Approved
 }

@@ -15,6 +15,8 @@ import (
 type serverSecrets struct {
 	values   map[string]proto.Secret
 	replaced chan struct{}
+	// unrenewed are marks of tokens for which there is no next one.
+	unrenewed map[string]string
 }
 
 func newServerSecrets(values map[string]proto.Secret) serverSecrets {
@@ -29,14 +31,15 @@ func (c *credentials) ofServers() serverSecrets {
 }
 
 // setServers takes the secrets of MCP servers.
-func (c *credentials) setServers(values map[string]proto.Secret) {
+func (c *credentials) setServers(values map[string]proto.Secret, unrenewed map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if maps.Equal(values, c.servers.values) {
+	if maps.Equal(values, c.servers.values) && maps.Equal(unrenewed, c.servers.unrenewed) {
 		return
 	}
 	old := c.servers
 	c.servers = newServerSecrets(values)
+	c.servers.unrenewed = unrenewed
 	close(old.replaced)
 }
 

@@ -213,6 +213,9 @@ func (r questionRecord) Answered(q approval.Question, o approval.Outcome) {
 }
 
 func questionRow(q approval.Question, status string) ledger.Approval {
+	if q.MCPServer != "" { // a call has no URL of its own
+		q.Method, q.URL = "mcp", "mcp://"+q.MCPServer+"/"+q.MCPTool
+	}
 	return ledger.Approval{
 		Time: time.Now(), AskID: q.ID, Status: status, Rule: q.Rule, Reason: q.Reason, Method: q.Method, URL: q.URL, Size: q.Size,
 		Process: ledger.Process{Name: q.Process.Name, PID: int64(q.Process.PID), CommandLine: q.Process.CommandLine},

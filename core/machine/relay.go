@@ -33,7 +33,7 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	var input sync.WaitGroup
 	defer input.Wait()
 	defer c.Close() // everything is said; input ends with it
-	input.Go(func() { feed(c, st, proto.KindStdin, proto.KindResize) })
+	input.Go(func() { feed(c, st, func() {}, proto.KindStdin, proto.KindResize) })
 	f := newFrame()
 	defer f.free()
 	for {
@@ -58,20 +58,21 @@ func (w *Worker) terminal(ctx context.Context, c *client, req *proto.TerminalOpe
 	}
 }
 
-// feed passes the client's frames of the given kinds on, and closes the stream when the client leaves or sends another kind. It
-// reports whether the client did that.
-func feed(c *client, st link.Stream, kinds ...proto.Kind) (left bool) {
+// feed passes the client's frames of the given kinds on, and closes the stream when the client leaves or sends another kind. If the
+// client did that, left is called before: who reads the stream is to know why it ended.
+func feed(c *client, st link.Stream, left func(), kinds ...proto.Kind) {
 	defer st.Close()
 	for {
 		f, err := c.next()
 		if err != nil || !slices.Contains(kinds, f.kind()) {
 			f.free()
-			return true
+			left()
+			return
 		}
 		_, err = st.Write(f.raw())
 		f.free()
 		if err != nil {
-			return false
+			return
 		}
 	}
 }
@@ -106,11 +107,7 @@ func (w *Worker) file(ctx context.Context, c *client, req *proto.FileRequest) er
 	var input sync.WaitGroup
 	defer input.Wait()
 	defer c.Close() // everything is said; input ends with it
-	input.Go(func() {
-		if feed(c, st, proto.KindData) {
-			stop(errLeft)
-		}
-	})
+	input.Go(func() { feed(c, st, func() { stop(errLeft) }, proto.KindData) })
 	result, err := fileResult(c, st)
 	if err != nil {
 		if why := context.Cause(life); why != nil {

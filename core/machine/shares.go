@@ -28,7 +28,7 @@ func (w *Worker) mounts() []proto.Share {
 	if !w.cfg.Share {
 		return nil
 	}
-	all := []proto.Share{{Tag: workspaceTag, Dir: workspaceDir, Furnish: isEmpty(w.dirNow().Workspace())}}
+	all := []proto.Share{{Tag: workspaceTag, Dir: workspaceDir, Furnish: !w.making && isEmpty(w.dirNow().Workspace())}}
 	for i, m := range w.spec.Mounts {
 		all = append(all, proto.Share{Tag: mountTag(i), Dir: m.Guest, ReadOnly: m.ReadOnly})
 	}
@@ -36,6 +36,25 @@ func (w *Worker) mounts() []proto.Share {
 }
 
 func mountTag(i int) string { return "mount-" + strconv.Itoa(i) }
+
+// shareNothing opens an empty directory in the place of the workspace, for a template that is being made.
+func (w *Worker) shareNothing() (end func() error, err error) {
+	dir := filepath.Join(w.dir.Dir(), "nothing") // no file of a template: it goes when that is finished
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("share an empty directory: %w", err)
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, fmt.Errorf("share an empty directory: %w", err)
+	}
+	s, err := share.New(share.Config{Root: dir, Tag: workspaceTag, UID: os.Geteuid(), GID: os.Getegid(), Log: w.log})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it did
+	}
+	w.mu.Lock()
+	w.shares = shares{workspaceTag: s}
+	w.mu.Unlock()
+	return s.Close, nil
+}
 
 // openShares opens the shared directories, as they were when the VM was saved if it goes on.
 func (w *Worker) openShares(saved *checkpoint.Saved) error {

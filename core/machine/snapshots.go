@@ -33,6 +33,7 @@ func (w *Worker) openSnapshots(ctx context.Context) (closeAll func()) {
 	store, err := snapshot.Open(ctx, snapshot.Options{
 		Workspace: w.dirNow().Workspace(), Dir: w.dirNow().Snapshots(), AutoMax: w.spec.Snapshots.AutoMax, ManualMax: w.spec.Snapshots.ManualMax,
 		Quota: int64(w.spec.DiskMB) << 20, Log: w.log,
+		Missed: func(why string) { w.note("no automatic snapshot", why, 0) },
 		Made: func(m snapshot.Made) {
 			w.record(ledger.SnapshotEvent{Time: time.Now(), Slot: m.Slot, Origin: m.Origin, Name: m.Name, Files: int64(m.Files)})
 		},

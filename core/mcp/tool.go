@@ -11,7 +11,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
-	"capsem/core/mcp/lines"
+	"capsem/core/proto"
 )
 
 // Bounds of one tool.
@@ -35,7 +35,7 @@ type Tool struct {
 // ParseTool reads one of the tools that a server lists. What is in it besides the fields above (icons, _meta) is left out: nobody
 // approves what nobody sees.
 func ParseTool(data []byte) (*Tool, error) {
-	if len(data) > maxTool || lines.Deep(data, maxDepth) {
+	if len(data) > maxTool || proto.DeepJSON(data, maxDepth) {
 		return nil, errors.New("its description is too large or nested too deep")
 	}
 	var t Tool

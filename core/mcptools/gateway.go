@@ -2,6 +2,7 @@ package mcptools
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -16,7 +17,7 @@ type Gateway interface {
 	// Tools are those of one server, or of all when it is empty.
 	Tools(ctx context.Context, server string) ([]MCPTool, error)
 	// Call calls a tool by its name with the server's before it (server__tool), in the name of a VM, which may be empty where one runs.
-	Call(ctx context.Context, vm, name string, arguments map[string]any) (*mcp.CallToolResult, error)
+	Call(ctx context.Context, vm, name string, arguments json.RawMessage) (*mcp.CallToolResult, error)
 }
 
 // MCPServer is one MCP server.
@@ -122,7 +123,13 @@ func (s *Server) mcpCall(ctx context.Context, c *call, in mcpCallParams) (mcpAns
 		return mcpAnswer{}, fault.New(fault.NotFound, "there is no tool %.100q: no MCP servers are connected", in.Name).
 			WithHint("capsem_mcp_servers lists what there is")
 	}
-	res, err := meanwhile(ctx, c, "calling "+in.Name, nil, func() (*mcp.CallToolResult, error) { return s.opts.Gateway.Call(ctx, in.VM, in.Name, in.Arguments) })
+	var raw struct { // as they came: a long number must stay what it is
+		Arguments json.RawMessage `json:"arguments"`
+	}
+	if err := json.Unmarshal(c.req.Params.Arguments, &raw); err != nil {
+		return mcpAnswer{}, fault.New(fault.Invalid, "the arguments are no JSON object")
+	}
+	res, err := meanwhile(ctx, c, "calling "+in.Name, nil, func() (*mcp.CallToolResult, error) { return s.opts.Gateway.Call(ctx, in.VM, in.Name, raw.Arguments) })
 	if err != nil {
 		return mcpAnswer{}, err
 	}

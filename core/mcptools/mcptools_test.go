@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -240,11 +241,15 @@ func (gateway) Tools(_ context.Context, server string) ([]MCPTool, error) {
 	return []MCPTool{{Name: "known__echo", Server: "known" + server, InputSchema: map[string]any{"type": "object"}, Approved: true}}, nil
 }
 
-func (gateway) Call(_ context.Context, _, name string, args map[string]any) (*mcp.CallToolResult, error) {
+func (gateway) Call(_ context.Context, _, name string, raw json.RawMessage) (*mcp.CallToolResult, error) {
+	var args map[string]json.RawMessage
+	if len(raw) > 0 && json.Unmarshal(raw, &args) != nil {
+		return nil, fault.New(fault.Invalid, "the arguments are no object")
+	}
 	if name != "known__echo" {
 		return nil, fault.New(fault.Forbidden, "the policy says no to %s", name)
 	}
-	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: fmt.Sprint(args["x"])}}, StructuredContent: args}, nil
+	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: string(args["x"])}}, StructuredContent: args}, nil
 }
 
 func TestTheOwnersServersAreListedAndCalled(t *testing.T) {
@@ -262,7 +267,7 @@ func TestTheOwnersServersAreListedAndCalled(t *testing.T) {
 	if got, _ := call("capsem_mcp_tools", nil); !strings.Contains(got, "known__echo") {
 		t.Errorf("tools: %s", got)
 	}
-	if got, failed := call("capsem_mcp_call", map[string]any{"name": "known__echo", "arguments": map[string]any{"x": "seven"}}); failed || !strings.Contains(got, `"text":"seven"`) {
+	if got, failed := call("capsem_mcp_call", map[string]any{"name": "known__echo", "arguments": map[string]any{"x": int64(9007199254740993)}}); failed || !strings.Contains(got, `"text":"9007199254740993"`) {
 		t.Errorf("call: %s", got)
 	}
 	if got, failed := call("capsem_mcp_call", map[string]any{"name": "other"}); !failed || !strings.Contains(got, "says no") {

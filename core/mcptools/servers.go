@@ -60,18 +60,14 @@ func (g serviceGateway) Tools(ctx context.Context, server string) ([]MCPTool, er
 }
 
 // Call calls a tool in the name of a VM.
-func (g serviceGateway) Call(ctx context.Context, vm, name string, arguments map[string]any) (*mcp.CallToolResult, error) {
+func (g serviceGateway) Call(ctx context.Context, vm, name string, arguments json.RawMessage) (*mcp.CallToolResult, error) {
 	if err := g.client.EnsureService(ctx); err != nil {
 		return nil, err //nolint:wrapcheck // as above
 	}
-	if arguments == nil {
-		arguments = map[string]any{}
+	if len(arguments) == 0 {
+		arguments = json.RawMessage("{}")
 	}
-	args, err := json.Marshal(arguments)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "the arguments are no JSON object")
-	}
-	body, err := g.client.CallMCP(ctx, name, api.MCPCallRequest{VM: vm, Arguments: args})
+	body, err := g.client.CallMCP(ctx, name, api.MCPCallRequest{VM: vm, Arguments: arguments})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a fault
 	}

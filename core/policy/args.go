@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 
 	"cel.dev/cel-go/common/types"
+
+	"capsem/core/proto"
 )
 
 const (
@@ -16,7 +18,7 @@ func arguments(data []byte) (any, bool) {
 	if len(data) == 0 || string(data) == "null" {
 		return types.DefaultTypeAdapter.NativeToValue(map[string]any{}), true
 	}
-	if len(data) > maxArgs || deep(data, maxArgsDepth) {
+	if len(data) > maxArgs || proto.DeepJSON(data, maxArgsDepth) {
 		return nil, false
 	}
 	var v map[string]any
@@ -24,25 +26,4 @@ func arguments(data []byte) (any, bool) {
 		return nil, false
 	}
 	return types.DefaultTypeAdapter.NativeToValue(v), true
-}
-
-// deep reports whether brackets are nested deeper than allowed.
-func deep(data []byte, most int) bool {
-	depth, text := 0, false
-	for i := 0; i < len(data); i++ {
-		switch b := data[i]; {
-		case text && b == '\\':
-			i++
-		case b == '"':
-			text = !text
-		case text:
-		case b == '{' || b == '[':
-			if depth++; depth > most {
-				return true
-			}
-		case b == '}' || b == ']':
-			depth--
-		}
-	}
-	return false
 }

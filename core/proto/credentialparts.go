@@ -29,6 +29,9 @@ func (c *Credentials) Parts() ([]*Credentials, error) {
 	for name, value := range c.Watched {
 		s.add([]string{name, string(value)}, func(p *Credentials) { p.Watched = with(p.Watched, name, value) })
 	}
+	for name, mark := range c.Unrenewed {
+		s.add([]string{name, mark}, func(p *Credentials) { p.Unrenewed = with(p.Unrenewed, name, mark) })
+	}
 	for _, p := range s.parts[:len(s.parts)-1] {
 		p.More = true
 	}
@@ -70,6 +73,7 @@ func (s *splitter) add(v any, put func(*Credentials)) {
 func (c *Credentials) Join(next *Credentials) {
 	c.Grants, c.Files = append(c.Grants, next.Grants...), append(c.Files, next.Files...)
 	c.Env, c.Servers, c.Watched = both(c.Env, next.Env), both(c.Servers, next.Servers), both(c.Watched, next.Watched)
+	c.Unrenewed = both(c.Unrenewed, next.Unrenewed)
 	c.More = next.More
 }
 

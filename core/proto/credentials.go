@@ -47,6 +47,8 @@ type Credentials struct {
 	Servers map[string]Secret `cbor:"servers,omitempty"`
 	// Watched are values, by name, of credentials that this VM was not given: they are only looked for in what it sends.
 	Watched map[string]Secret `cbor:"watched,omitempty"`
+	// Unrenewed are marks, by name, of tokens among those that a worker asked to be renewed, and for which there is no next one.
+	Unrenewed map[string]string `cbor:"unrenewed,omitempty"`
 	// More says that further parts follow, see Parts.
 	More bool `cbor:"more,omitempty"`
 }
@@ -90,7 +92,7 @@ type GrantFile struct {
 
 // Validate checks it; the worker does, though the service is trusted.
 func (c *Credentials) Validate() error {
-	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || len(c.Servers) > MaxGrants || len(c.Watched) > MaxGrants {
+	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || max(len(c.Servers), len(c.Watched), len(c.Unrenewed)) > MaxGrants {
 		return errors.New("too many credentials")
 	}
 	for i := range c.Grants {
@@ -103,6 +105,11 @@ func (c *Credentials) Validate() error {
 			if name == "" || len(name) > 64 || !isText(name) || len(value) < MinSecret || len(value) > MaxSecret {
 				return fmt.Errorf("the secret %.40q is not as it can be", name)
 			}
+		}
+	}
+	for name, mark := range c.Unrenewed {
+		if len(name) > 64 || !isText(name) || len(mark) > 64 || !isText(mark) {
+			return fmt.Errorf("the token %.40q that was not renewed is not as it can be", name)
 		}
 	}
 	for _, f := range c.Files {

@@ -147,10 +147,20 @@ type WorkerStatus struct {
 	// Waiting is how many questions wait for the owner, Questions the oldest of them as JSON (core/approval's Question).
 	Waiting   int    `cbor:"waiting,omitempty"`
 	Questions []byte `cbor:"questions,omitempty"`
+	// Refused are tokens that MCP servers do not take any more: the service is to get the next ones.
+	Refused []RefusedToken `cbor:"refused,omitempty"`
 	// Suspending says that the memory is being saved.
 	Suspending bool `cbor:"suspending,omitempty"`
 	// Reboots counts guest reboots since the worker started.
 	Reboots int `cbor:"reboots,omitempty"`
+}
+
+// RefusedToken is a token of a sign-in, by the name of its secret, that its server has refused.
+type RefusedToken struct {
+	Name string `cbor:"name"`
+	// Mark tells which token it was (core/mcp's Mark). Number grows each time the worker asks for another.
+	Mark   string `cbor:"mark"`
+	Number uint64 `cbor:"number"`
 }
 
 // JobState is where a job is.

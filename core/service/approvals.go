@@ -70,7 +70,7 @@ func (s *Service) Answer(ctx context.Context, id string, req api.AnswerRequest) 
 	}
 	s.log.Info("answered", "vm", vm, "question", id, "answer", req.Answer, "by", req.By)
 	if reply.Text != "" {
-		if err := s.addRule(reply.Text, rule); err != nil {
+		if err := s.addRule("Approved by you.", reply.Text, rule); err != nil {
 			return api.AnswerReply{}, err
 		}
 	}
@@ -92,7 +92,7 @@ func (s *Service) asker(id string) (vm, rule string, err error) {
 
 // addRule puts a rule into the user's policy, right before the one that asked, or, if that is of a preset, after all others there: it
 // opens nothing that an earlier rule closes. What it would make of the file must be a policy.
-func (s *Service) addRule(rule, before string) error {
+func (s *Service) addRule(note, rule, before string) error {
 	s.registryMu.Lock() // one at a time
 	defer s.registryMu.Unlock()
 	path := s.opts.Home.UserPolicy()
@@ -100,15 +100,41 @@ func (s *Service) addRule(rule, before string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("add rule: %w", err)
 	}
-	text, err := withRule(string(old), rule, before)
+	text, err := withRule(string(old), note, rule, before)
 	if err != nil {
 		return fault.Wrap(err, fault.Conflict, "the rule cannot be added to %s: %s", path, fault.Line(err)).WithHint("add it yourself:\n%s", rule)
 	}
 	return atomicfile.Write(path, []byte(text), 0o600) //nolint:wrapcheck // says what it did
 }
 
+// AddPolicyRules puts rules into the user's policy, in front of one that is there, or at the end.
+func (s *Service) AddPolicyRules(req *api.PolicyRulesRequest) error {
+	set, err := policy.Parse(req.Rules, policy.LayerUser)
+	if err != nil {
+		return fault.Wrap(err, fault.Invalid, "these are no rules: %s", fault.Line(err))
+	}
+	if len(set.Rules) == 0 {
+		return fault.New(fault.Invalid, "there is no rule to add").WithHint("[[rule]] tables, as in policy.toml")
+	}
+	if req.Before != "" {
+		text, err := os.ReadFile(s.opts.Home.UserPolicy())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("add rules: %w", err)
+		}
+		now, err := policy.Parse(string(text), policy.LayerUser)
+		if err == nil && !slices.ContainsFunc(now.Rules, func(r policy.Rule) bool { return r.ID == req.Before }) {
+			return fault.New(fault.NotFound, "there is no rule %.80q in your policy", req.Before)
+		}
+	}
+	if err := s.addRule("Added by your agent.", req.Rules, req.Before); err != nil {
+		return err
+	}
+	s.log.Info("rules added to the policy", "count", len(set.Rules), "before", req.Before)
+	return nil
+}
+
 // withRule is a policy's text with one rule more.
-func withRule(text, rule, before string) (string, error) {
+func withRule(text, note, rule, before string) (string, error) {
 	set, err := policy.Parse(text, policy.LayerUser)
 	if err != nil {
 		return "", err //nolint:wrapcheck // says where
@@ -122,7 +148,7 @@ func withRule(text, rule, before string) (string, error) {
 			at = lineAt(text, r.Line())
 		}
 	}
-	text = text[:at] + "# Approved by you.\n" + strings.TrimRight(rule, "\n") + "\n\n" + text[at:]
+	text = text[:at] + "# " + note + "\n" + strings.TrimRight(rule, "\n") + "\n\n" + text[at:]
 	_, err = policy.Parse(text, policy.LayerUser)
 	return text, err //nolint:wrapcheck // says where
 }

@@ -18,7 +18,7 @@ func TestARuleIsAddedRightBeforeTheOneThatAsked(t *testing.T) {
 		"no newline at the end": {strings.TrimRight(deny, "\n"), "github/write", "closed new"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text, err := withRule(c.old, fresh, c.before)
+			text, err := withRule(c.old, "Approved by you.", fresh, c.before)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,7 +35,7 @@ func TestARuleIsAddedRightBeforeTheOneThatAsked(t *testing.T) {
 			}
 		})
 	}
-	if _, err := withRule("rubbish", fresh, "asks"); err == nil {
+	if _, err := withRule("rubbish", "Approved by you.", fresh, "asks"); err == nil {
 		t.Error("a rule is added to what is no policy")
 	}
 }

@@ -46,7 +46,7 @@ func (s *Service) launch(ctx context.Context, v *vm) error {
 	}
 	l, conn, err := s.startWorker(ctx, before)
 	if err != nil {
-		v.update(func() { v.state, v.lastError = lifecycle.Defunct, fault.Line(err) })
+		v.update(func() { v.state, v.lastError = standing(before.dir, lifecycle.Defunct), fault.Line(err) })
 		return err
 	}
 	s.adopt(v, l, conn)

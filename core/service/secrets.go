@@ -130,6 +130,7 @@ func (s *Service) credentialsOf(w view) *proto.Credentials {
 	}
 	c := credential.For(all, w.spec.Family, w.spec.Secrets)
 	c.Servers = s.serverSecrets(all)
+	c.Unrenewed = s.refused.without(c.Servers)
 	return &c
 }
 

@@ -82,6 +82,7 @@ type Service struct {
 
 	// secrets are the owner's credentials.
 	secrets *credential.Store
+	refused refusedTokens
 
 	// asked is closed and replaced when the questions of some VM change.
 	asked chan struct{}

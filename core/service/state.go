@@ -151,16 +151,16 @@ func settle(dir paths.VM) (lifecycle.State, string) {
 	switch {
 	case !ok:
 		return lifecycle.Stopped, ""
-	case st.State == lifecycle.Stopped || st.State == lifecycle.Suspended:
+	case st.State == lifecycle.Stopped:
 		return st.State, ""
-	case st.State == lifecycle.Defunct && st.LastError != "":
-		return lifecycle.Defunct, clip(st.LastError, 16<<10)
+	case st.State == lifecycle.Suspended, st.State == lifecycle.Defunct && st.LastError != "":
+		return standing(dir, st.State), clip(st.LastError, 16<<10)
 	}
 	why := "its worker died while no service ran"
 	if words := lastWords(dir); words != "" {
 		why += ": " + words
 	}
-	return lifecycle.Defunct, why
+	return standing(dir, lifecycle.Defunct), why
 }
 
 // loadUnnamed reads the unnamed VMs, and finishes naming one whose persist was cut short.

@@ -27,7 +27,7 @@ type vm struct {
 	state lifecycle.State
 	// status is what the worker last said; zero when it never did.
 	status proto.WorkerStatus
-	// lastError says why the VM is Defunct.
+	// lastError says why the VM is Defunct, or why a Suspended one did not go on.
 	lastError string
 	// life is the worker process, nil when none runs.
 	life *life

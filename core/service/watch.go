@@ -8,9 +8,11 @@ import (
 	"os"
 	"time"
 
+	"capsem/core/checkpoint"
 	"capsem/core/fault"
 	"capsem/core/guard"
 	"capsem/core/lifecycle"
+	"capsem/core/paths"
 	"capsem/core/proto"
 	"capsem/core/safesocket"
 	"capsem/core/workerclient"
@@ -55,6 +57,7 @@ func (s *Service) follow(v *vm, l *life, conn *workerclient.Conn) {
 func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 	st.LastError, st.Step = clip(st.LastError, 16<<10), clip(st.Step, 200)
 	var refused error
+	var tokens []proto.RefusedToken
 	var from lifecycle.State
 	news := false
 	v.update(func() {
@@ -67,6 +70,7 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 			return
 		}
 		news = !bytes.Equal(v.status.Questions, st.Questions)
+		tokens = newlyRefused(v.status.Refused, st.Refused)
 		v.status = st
 		if st.LastError != "" {
 			v.lastError = st.LastError
@@ -74,6 +78,9 @@ func (s *Service) heard(v *vm, l *life, st proto.WorkerStatus) {
 	})
 	if news {
 		s.questionsChanged()
+	}
+	for _, t := range tokens {
+		s.wg.Go(func() { s.renewRefused(s.ctx, t) })
 	}
 	switch {
 	case refused != nil:
@@ -148,6 +155,7 @@ func (s *Service) ended(v *vm, l *life) bool {
 	wanted, destroy := l.wanted, l.destroy
 	v.mu.Unlock()
 	to, why := outcome(now, l, wanted)
+	to = standing(now.dir, to)
 	v.update(func() {
 		v.life = nil
 		v.status = proto.WorkerStatus{}
@@ -232,6 +240,15 @@ func outcome(now view, l *life, wanted bool) (lifecycle.State, string) {
 		why += ": " + words
 	}
 	return lifecycle.Defunct, why
+}
+
+// standing is the state of a VM that failed: one that still has the state it was to go on from has lost nothing, and is suspended as
+// before.
+func standing(dir paths.VM, failed lifecycle.State) lifecycle.State {
+	if failed == lifecycle.Defunct && checkpoint.Exists(dir.Dir()) {
+		return lifecycle.Suspended
+	}
+	return failed
 }
 
 // clearInstance removes what a worker that ended without doing so left behind.

@@ -6,7 +6,7 @@ import (
 	"capsem/core/share/wire"
 )
 
-// wanted is what is asked of the guest's kernel. Not among it: the write-back cache (a completed write must be on the
+// wanted is what is asked of the guest's kernel. Templates have it (core/template): whoever changes it raises their version. Not among it: the write-back cache (a completed write must be on the
 // host), and locks, which stay in the guest.
 const wanted = wire.CapAsyncRead | wire.CapAtomicTrunc | wire.CapBigWrites | wire.CapReaddirplus |
 	wire.CapReaddirplusAuto | wire.CapAsyncDIO | wire.CapParallelDirops | wire.CapMaxPages | wire.CapCacheSymlinks |

@@ -140,6 +140,7 @@ func TestSavedServerGoesOnWithACopyOfTheDirectory(t *testing.T) {
 	defer f.Close()
 	_, err = f.WriteString("before")
 	must(t, err)
+	r.settle() // else it would be written to the copy only
 	fork := t.TempDir()
 	r.restart(t, func(c *share.Config) {
 		must(t, os.CopyFS(fork, os.DirFS(r.host)))
@@ -173,5 +174,33 @@ func TestDamagedStateIsRefused(t *testing.T) {
 		if s != nil {
 			_ = s.Close()
 		}
+	}
+}
+
+func TestAMountOfATemplateIsThatOfTheVMWhichGoesOnFromIt(t *testing.T) {
+	r := newRig(t, nil)
+	var before unix.Stat_t
+	must(t, unix.Stat(r.in(), &before)) // the kernel knows the root, and nothing in it
+	other := t.TempDir()
+	must(t, os.Chmod(other, 0o701))
+	write(t, other+"/file", "of the VM")
+	config := r.config
+	config.Root = other
+	server, err := share.New(config)
+	must(t, err)
+	r.mu.Lock()
+	old := r.server
+	r.server, r.host = server, other
+	r.mu.Unlock()
+	r.breakStream()
+	must(t, old.Close())
+	var after unix.Stat_t
+	soon(t, "the other root", func() bool { return unix.Stat(r.in(), &after) == nil && after.Mode&0o777 == 0o701 })
+	if got := read(t, r.in("file")); got != "of the VM" {
+		t.Errorf("the guest reads %q", got)
+	}
+	write(t, r.in("made"), "by the guest")
+	if got := read(t, r.on("made")); got != "by the guest" {
+		t.Errorf("the host reads %q", got)
 	}
 }

@@ -186,7 +186,20 @@ func (r *rig) current() *share.Server {
 
 func (r *rig) in(name ...string) string { return filepath.Join(append([]string{r.guest}, name...)...) }
 
-func (r *rig) on(name ...string) string { return filepath.Join(append([]string{r.host}, name...)...) }
+// on names a file on the host. What the guest has written is there once the mount is settled.
+func (r *rig) on(name ...string) string {
+	r.settle()
+	return filepath.Join(append([]string{r.host}, name...)...)
+}
+
+func (r *rig) settle() {
+	if r.mount == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	r.mount.Settle(ctx)
+}
 
 func socketPair() (net.Conn, net.Conn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

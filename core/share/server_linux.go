@@ -41,9 +41,11 @@ type Server struct {
 	waiting sync.WaitGroup
 
 	requests, sent, repeated atomic.Uint64
-	ctx                      context.Context //nolint:containedctx // ends the goroutines; Close cancels it
-	cancel                   context.CancelFunc
-	closed                   sync.Once
+	// lateFailed is when a write failed that the guest took for done, in nanoseconds since 1970.
+	lateFailed atomic.Int64
+	ctx        context.Context //nolint:containedctx // ends the goroutines; Close cancels it
+	cancel     context.CancelFunc
+	closed     sync.Once
 }
 
 // mount is what belongs to one mount in the guest. It changes only under the gate.
@@ -167,17 +169,17 @@ func (s *Server) Stats() Stats {
 }
 
 // begin prepares for a session: a mount that is not the one of before has nothing of it. It returns how many messages that
-// forget were carried out for this mount.
-func (s *Server) begin(hello wire.Hello) uint64 {
+// forget were carried out for this mount, and whether it is a new one.
+func (s *Server) begin(hello wire.Hello) (forgets uint64, fresh bool) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	if s.mount.known && bytes.Equal(s.mount.nonce[:], hello.Mount) {
-		return s.mount.forgets
+		return s.mount.forgets, false
 	}
 	s.reset()
 	s.mount.known = true
 	copy(s.mount.nonce[:], hello.Mount)
-	return 0
+	return 0, true
 }
 
 // reset forgets a mount. The gate is held.

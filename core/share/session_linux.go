@@ -39,6 +39,8 @@ type session struct {
 
 	mu     sync.Mutex
 	credit int
+
+	late late
 }
 
 // replace makes n the live session and ends the one before.
@@ -65,7 +67,7 @@ func (s *Server) Serve(ctx context.Context, stream io.ReadWriteCloser) error {
 	}
 	c := &session{
 		s: s, stream: stream, in: bufio.NewReaderSize(stream, smallSize), slots: make(chan struct{}, s.limits.InFlight), done: make(chan struct{}),
-		wake: make(chan struct{}, 1), credit: credit,
+		wake: make(chan struct{}, 1), credit: credit, late: newLate(),
 	}
 	s.session.replace(c)
 	defer close(c.done)
@@ -91,11 +93,13 @@ func (c *session) run() error {
 	if err != nil {
 		return err
 	}
-	c.hints = hello.Hints
-	welcome := wire.Welcome{Version: wire.Version, Forgets: c.s.begin(hello), Tag: c.s.config.Tag}
+	c.hints, c.late.wanted = hello.Hints, hello.Behind
+	forgets, fresh := c.s.begin(hello)
+	welcome := wire.Welcome{Version: wire.Version, Forgets: forgets, Fresh: fresh, Tag: c.s.config.Tag}
 	if err := wire.WriteHandshake(c.stream, welcome); err != nil {
 		return err
 	}
+	c.lend()
 	stop := make(chan struct{})
 	notified := make(chan struct{})
 	go func() { defer close(notified); c.notify(stop) }()
@@ -137,12 +141,20 @@ func (c *session) take(buf []byte, n int) error {
 		c.s.buffers.put(buf)
 		return nil
 	}
+	if c.late.wanted && nobodyWaits(head, body) {
+		c.quietly(head, body)
+		c.s.buffers.put(buf)
+		return nil
+	}
 	alone := len(c.slots) == 0 && c.in.Buffered() == 0
 	c.slots <- struct{}{}
 	call := func() {
 		defer func() { <-c.slots }()
 		defer c.s.buffers.put(buf)
 		c.s.answer(head, body, c.hints, c.send)
+		if head.Op == wire.OpWrite {
+			c.lend()
+		}
 	}
 	if alone && n <= smallSize && operations[head.Op].quick {
 		call() // to start another goroutine takes longer
@@ -152,10 +164,16 @@ func (c *session) take(buf []byte, n int) error {
 	return nil
 }
 
-// send writes whole frames.
+// send writes whole frames, and first the answers that waited for it.
 func (c *session) send(frame []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	frame = c.late.before(frame, c.write)
+	return c.write(frame)
+}
+
+// write is send for whoever holds writing.
+func (c *session) write(frame []byte) error {
 	if c.broken == nil {
 		if _, c.broken = c.stream.Write(frame); c.broken != nil {
 			_ = c.stream.Close()
@@ -168,6 +186,7 @@ func (c *session) send(frame []byte) error {
 func (c *session) notify(stop <-chan struct{}) {
 	c.s.invals.attach(c.wake)
 	defer c.s.invals.attach(nil)
+	defer c.late.timer.Stop()
 	for {
 		for c.spend() {
 			inv, ok := c.s.invals.next()
@@ -185,6 +204,8 @@ func (c *session) notify(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-c.wake:
+		case <-c.late.timer.C:
+			_ = c.send(nil) // a stream that broke is noticed by its reader
 		}
 	}
 }

@@ -30,13 +30,22 @@ type tapped struct {
 
 // Write is of whole frames: so the guest side sends them.
 func (c *tapped) Write(b []byte) (int, error) {
-	if len(b) >= wire.FrameHead+wire.InSize {
-		c.tap.mu.Lock()
-		if c.tap.ops == nil {
-			c.tap.ops = map[wire.Op]int{}
+	c.tap.mu.Lock()
+	defer c.tap.mu.Unlock()
+	if c.tap.ops == nil {
+		c.tap.ops = map[wire.Op]int{}
+	}
+	for rest := b; len(rest) >= wire.FrameHead+wire.InSize; {
+		size := wire.FrameHead + int(binary.BigEndian.Uint32(rest))
+		if size > len(rest) {
+			break // the handshake
 		}
-		c.tap.ops[wire.Op(binary.LittleEndian.Uint32(b[wire.FrameHead+4:]))]++
-		c.tap.mu.Unlock()
+		if head, body, err := wire.ParseRequest(rest[wire.FrameHead:size]); err == nil {
+			if w, ok := wire.ParseWrite(body); head.Op != wire.OpWrite || !ok || !w.Behind {
+				c.tap.ops[head.Op]++
+			}
+		}
+		rest = rest[size:]
 	}
 	return c.Conn.Write(b)
 }
@@ -118,7 +127,7 @@ func tooManyTrips(t *testing.T) (wrong []string) {
 			_, err = f.WriteString("z")
 			must(t, err)
 			must(t, f.Close())
-		}, "OPEN, WRITE"},
+		}, "OPEN"},
 		{"cat a file of the host", func() { read(t, r.in("new", "sub", "f")) }, "3 LOOKUP, OPEN, READ"},
 		{"stat of it", func() { statOnce(r.in("new", "sub", "f")) }, depends},
 		{"ls", func() { _, _ = os.ReadDir(r.in("new", "sub")) }, depends},
@@ -127,7 +136,7 @@ func tooManyTrips(t *testing.T) (wrong []string) {
 			for _, name := range []string{"k", "l", "m"} {
 				write(t, r.in("d", name), "x")
 			}
-		}, "3 WRITE, 3 CREATE"},
+		}, "3 CREATE"},
 		{"mkdir in a new directory", func() { must(t, os.MkdirAll(r.in("d", "p", "q"), 0o755)) }, "2 MKDIR"},
 		{"stat in a directory that the guest made", func() { statOnce(r.in("d", "never")) }, ""},
 		{"stat of the directory", func() { statOnce(r.in("new", "sub", ".")) }, depends}, // listing has changed its times

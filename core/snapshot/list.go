@@ -74,7 +74,7 @@ func (s *Store) List(ctx context.Context) (out api.SnapshotsReply, err error) {
 		})
 		out.ManualAvailable = s.manualLeft()
 		s.mu.Lock()
-		out.Damaged = slices.Sorted(maps.Keys(s.damaged))
+		out.Damaged, out.AutoFailed = slices.Sorted(maps.Keys(s.damaged)), s.missed
 		s.mu.Unlock()
 		return err
 	})

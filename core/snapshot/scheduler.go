@@ -93,6 +93,7 @@ func (s *Scheduler) take(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return false
 	}
+	s.store.autoFailed(err)
 	if err != nil {
 		s.log.Warn("no automatic snapshot was taken", "err", err)
 		return false
@@ -101,4 +102,19 @@ func (s *Scheduler) take(ctx context.Context) bool {
 		s.log.Debug("automatic snapshot", "snapshot", done.Checkpoint, "files", done.FilesCount)
 	}
 	return true
+}
+
+// autoFailed keeps why the last automatic snapshot was not taken, nil for one that was, and tells of it the first time.
+func (s *Store) autoFailed(err error) {
+	why := ""
+	if err != nil {
+		why = fault.Line(err)
+	}
+	s.mu.Lock()
+	was := s.missed
+	s.missed = why
+	s.mu.Unlock()
+	if why != "" && was != why && s.opts.Missed != nil {
+		s.opts.Missed(why)
+	}
 }

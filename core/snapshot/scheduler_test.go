@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,7 +58,8 @@ func TestTheSchedulerTakesOneAtTheStartAndThenOnlyAfterChanges(t *testing.T) {
 }
 
 func TestASnapshotThatFailedIsTriedAgainThoughNothingMoreChanged(t *testing.T) {
-	r := newRig(t)
+	var reasons []string
+	r := newRig(t, func(o *Options) { o.Missed = func(why string) { reasons = append(reasons, why) } })
 	r.s.objects.limit = 0
 	r.write("f", "f")
 	ticks := make(chan time.Time)
@@ -68,13 +70,20 @@ func TestASnapshotThatFailedIsTriedAgainThoughNothingMoreChanged(t *testing.T) {
 	defer s.Stop()
 	ticks <- time.Time{} // after the first, which failed
 	ticks <- time.Time{}
+	if l := r.list(); l.AutoFailed == "" || !strings.Contains(l.Text(), l.AutoFailed) {
+		t.Errorf("nobody is told: %+v", l)
+	}
 	r.s.objects.mu.Lock()
 	r.s.objects.limit = 1 << 20
 	r.s.objects.mu.Unlock()
 	ticks <- time.Time{}
 	ticks <- time.Time{}
-	if l := r.list().Snapshots; len(l) != 1 {
+	if l := r.list(); len(l.Snapshots) != 1 || l.AutoFailed != "" {
 		t.Errorf("it made %+v", l)
+	}
+	s.Stop()
+	if len(reasons) != 1 {
+		t.Errorf("told %q", reasons)
 	}
 }
 

@@ -51,6 +51,8 @@ type Options struct {
 	Log   *slog.Logger
 	// Made is told of every snapshot that was made; nil for nobody. It must not block.
 	Made func(Made)
+	// Missed is told why an automatic one is not taken, once for each reason; nil for nobody. It must not block.
+	Missed func(why string)
 	// before is told each step that changes the disk before it is done.
 	before func(step string)
 	// during is told what a revert or scan is about to do in the workspace, so that a test can be faster.
@@ -83,7 +85,9 @@ type Store struct {
 	table   []header // oldest first
 	pins    map[int]int
 	damaged map[string]string
-	cache   cache
+	// missed is why the last automatic snapshot was not taken.
+	missed string
+	cache  cache
 }
 
 // dirs are the open directories of a store: its own path may change while it is open.

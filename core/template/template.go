@@ -44,6 +44,9 @@ var files = []string{RAMFile, StateFile, DiskFile, HomeFile}
 // maxManifest bounds template.json, in bytes.
 const maxManifest = 64 << 10
 
+// version is raised when what is in templates changes although nothing of a Want does.
+const version = "capsem template 3\n"
+
 // draftPrefix marks a template that is being made.
 const draftPrefix = "new-"
 
@@ -67,7 +70,7 @@ func (w Want) Key() string {
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
-	sum := blake3.Sum256(append([]byte("capsem template 2\n"), text...))
+	sum := blake3.Sum256(append([]byte(version), text...))
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -163,18 +162,15 @@ func (s *session) assetsStatus(_ context.Context, c *cli.Context) error {
 }
 
 func setTable(list []setReport, sets []*assets.Set) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tPROFILE\tARCH\tKERNEL\tROOT\tSIZE\tBUILT\t")
+	t := newTable("VERSION", "PROFILE", "ARCH", "KERNEL", "ROOT", "SIZE", "BUILT", "")
 	for i, r := range list {
 		mark := ""
 		if r.Current {
 			mark = "current"
 		}
-		fmt.Fprintln(w, strings.Join([]string{r.Version, r.Profile, r.Arch, r.Kernel, r.RootFS, byteSize(setSize(sets[i])), r.Built, mark}, "\t"))
+		t.row(r.Version, r.Profile, r.Arch, r.Kernel, r.RootFS, byteSize(setSize(sets[i])), r.Built, mark)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return b.String()
+	return t.String()
 }
 
 func (s *session) assetsVerify(ctx context.Context, c *cli.Context) error {

@@ -2,14 +2,13 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
 	"capsem/core/api"
+	"capsem/core/client"
 	"capsem/core/fault"
 	"capsem/core/inspect/price"
 )
@@ -30,7 +29,9 @@ func (s *session) budgetCommand() *cli.Command {
 					"Without --vm or --image a day's limit is of all VMs together, and a session's of each of them.",
 				Action: action(s.budgetSet),
 			},
-			{Name: "show", Usage: "limits, and what is used", UsageText: "budget show [--json]", Flags: []cli.Flag{jsonFlag()}, Action: action(s.budgetShow)},
+			{Name: "show", Usage: "limits, and what is used", UsageText: "budget show [--json]", Flags: []cli.Flag{jsonFlag()}, Action: show(s, 0, 0, func(ctx context.Context, svc *client.Client, _ []string) (api.BudgetsReply, error) {
+				return svc.Budgets(ctx)
+			}, budgetText)},
 			{
 				Name: "reset", Usage: "count from nothing again", UsageText: "budget reset [--vm VM | --image IMAGE | --all]",
 				Flags:       append(whose(), &cli.BoolFlag{Name: "all", Usage: "forget every budget, limits too"}),
@@ -123,33 +124,13 @@ func amount(meter, text string) (*int64, error) {
 	return &n, nil
 }
 
-func (s *session) budgetShow(ctx context.Context, c *cli.Context) error {
-	if _, err := words(c, 0, 0); err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.Budgets(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	if c.Bool("json") {
-		return s.printJSON(reply)
-	}
-	return s.print(budgetText(reply))
-}
-
-func budgetText(reply api.BudgetsReply) string {
+func budgetText(_ *cli.Context, reply api.BudgetsReply) string {
 	if len(reply.Budgets) == 0 {
 		return "there are no limits, and nothing was spent\n"
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "OF\tPER\tMETER\tLIMIT\tUSED\tRESERVED")
+	t := newTable("OF", "PER", "METER", "LIMIT", "USED", "RESERVED")
 	for _, one := range reply.Budgets {
-		whose, limit, used, held := strings.TrimSpace(one.Scope+" "+clean(one.Name)), "none", meterText(one.Meter, one.Used), ""
+		whose, limit, used, held := strings.TrimSpace(one.Scope+" "+one.Name), "none", meterText(one.Meter, one.Used), ""
 		if one.Limit != nil {
 			limit = meterText(one.Meter, *one.Limit)
 		}
@@ -159,10 +140,9 @@ func budgetText(reply api.BudgetsReply) string {
 		if one.Period == "session" && one.Scope != "vm" {
 			used = "(each VM)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", whose, clean(one.Period), clean(one.Meter), limit, used, held)
+		t.row(whose, one.Period, one.Meter, limit, used, held)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return b.String()
+	return t.String()
 }
 
 func meterText(meter string, n int64) string {

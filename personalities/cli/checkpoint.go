@@ -2,9 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -66,14 +63,11 @@ func (s *session) listCheckpoints(ctx context.Context, c *cli.Context, svc *clie
 	if c.Bool("json") {
 		return s.printJSON(reply)
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "CHECKPOINT\tMEMORY\tSIZE\tCREATED\tDESCRIPTION")
+	t := newTable("CHECKPOINT", "MEMORY", "SIZE", "CREATED", "DESCRIPTION")
 	for _, p := range reply.Checkpoints {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", clean(p.Name), memoryText(p.Memory), byteSize(p.SizeBytes), clean(p.CreatedAt), clean(p.Description))
+		t.row(p.Name, memoryText(p.Memory), byteSize(p.SizeBytes), p.CreatedAt, p.Description)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return s.print(b.String())
+	return s.print(t.String())
 }
 
 func (s *session) rewindCommand() *cli.Command {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -58,11 +57,15 @@ func (s *session) imageCommand() *cli.Command {
 			{
 				Name: "list", Aliases: []string{"ls"}, Usage: "which images there are", UsageText: "image list [-q] [--json]",
 				Flags:       []cli.Flag{&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "names only"}, jsonFlag()},
-				Description: "Lists the images.", Action: action(s.imageList),
+				Description: "Lists the images.", Action: show(s, 0, 0, func(ctx context.Context, svc *client.Client, _ []string) (api.ImagesReply, error) {
+					return svc.Images(ctx)
+				}, imageTable),
 			},
 			{
 				Name: "inspect", Usage: "all about one", UsageText: "image inspect [--json] IMAGE", Flags: []cli.Flag{jsonFlag()},
-				Description: "Says what an image is and where it came from.", Action: action(s.imageInspect),
+				Description: "Says what an image is and where it came from.", Action: show(s, 1, 1, func(ctx context.Context, svc *client.Client, args []string) (api.Image, error) {
+					return svc.Image(ctx, args[0])
+				}, imageText),
 			},
 			{
 				Name: "export", Usage: "write one to a file", UsageText: "image export IMAGE [FILE|-]",
@@ -88,35 +91,19 @@ func (s *session) imageCommand() *cli.Command {
 	}
 }
 
-func (s *session) imageList(ctx context.Context, c *cli.Context) error {
-	if _, err := words(c, 0, 0); err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.Images(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	if c.Bool("json") {
-		return s.printJSON(reply)
-	}
-	var b strings.Builder
+func imageTable(c *cli.Context, reply api.ImagesReply) string {
 	if c.Bool("quiet") {
+		var b strings.Builder
 		for _, i := range reply.Images {
 			b.WriteString(clean(i.Name) + "\n")
 		}
-		return s.print(b.String())
+		return b.String()
 	}
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "IMAGE\tFROM\tMEMORY\tSIZE\tCREATED\tDESCRIPTION")
+	t := newTable("IMAGE", "FROM", "MEMORY", "SIZE", "CREATED", "DESCRIPTION")
 	for _, i := range reply.Images {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(i.Name), clean(i.From), memoryText(i.Memory), byteSize(i.SizeBytes), clean(i.CreatedAt), clean(i.Description))
+		t.row(i.Name, i.From, memoryText(i.Memory), byteSize(i.SizeBytes), i.CreatedAt, i.Description)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return s.print(b.String())
+	return t.String()
 }
 
 func memoryText(memory bool) string {
@@ -126,23 +113,8 @@ func memoryText(memory bool) string {
 	return "boots"
 }
 
-func (s *session) imageInspect(ctx context.Context, c *cli.Context) error {
-	args, err := words(c, 1, 1)
-	if err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	i, err := svc.Image(ctx, args[0])
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	if c.Bool("json") {
-		return s.printJSON(i)
-	}
-	return s.print(fields([]field{
+func imageText(_ *cli.Context, i api.Image) string {
+	return fields([]field{
 		{"image", clean(i.Name)},
 		{"description", clean(i.Description)},
 		{"from VM", clean(i.From)},
@@ -153,7 +125,7 @@ func (s *session) imageInspect(ctx context.Context, c *cli.Context) error {
 		{"guest image", clean(i.Version)},
 		{"created", clean(i.CreatedAt)},
 		{"variables", clean(strings.Join(i.Env, " "))},
-	}))
+	})
 }
 
 func (s *session) imageExport(ctx context.Context, c *cli.Context) error {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -101,14 +99,11 @@ func (s *session) awaitJob(ctx context.Context, c *cli.Context, vm, id string) e
 }
 
 func jobTable(jobs []proto.Job, now time.Time) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "JOB\tSTATE\tEXIT\tTIME\tCOMMAND")
+	t := newTable("JOB", "STATE", "EXIT", "TIME", "COMMAND")
 	for _, j := range jobs {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", clean(j.ID), clean(string(j.State)), exitText(j), jobTime(j, now), whatText(j))
+		t.row(j.ID, string(j.State), exitText(j), jobTime(j, now), whatText(j))
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return b.String()
+	return t.String()
 }
 
 func exitText(j proto.Job) string {

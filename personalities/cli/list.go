@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -75,9 +74,7 @@ func listed(reply api.ListReply) listJSON {
 
 // vmTable is the table of list. A Defunct VM is followed by why, and what to do.
 func vmTable(vms []api.SandboxInfo) string {
-	var cells strings.Builder
-	w := tabwriter.NewWriter(&cells, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tSTATUS\tRAM\tCPUs\tUPTIME")
+	t := newTable("ID", "NAME", "STATUS", "RAM", "CPUs", "UPTIME")
 	for _, vm := range vms {
 		name := vm.Name
 		if name == "" {
@@ -87,10 +84,9 @@ func vmTable(vms []api.SandboxInfo) string {
 		if lifecycle.Live(vm.Status) {
 			up = uptime(vm.UptimeSecs)
 		}
-		fmt.Fprintln(w, strings.Join([]string{vm.ID, name, string(vm.Status), gigabytes(vm.RAMMB), strconv.Itoa(vm.CPUs), up}, "\t"))
+		t.row(vm.ID, name, string(vm.Status), gigabytes(vm.RAMMB), strconv.Itoa(vm.CPUs), up)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	lines := strings.SplitAfter(cells.String(), "\n")
+	lines := strings.SplitAfter(t.String(), "\n")
 	var out strings.Builder
 	for i, line := range lines {
 		out.WriteString(line)

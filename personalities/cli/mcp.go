@@ -21,7 +21,7 @@ func (s *session) mcpCommand() *cli.Command {
 	return &cli.Command{
 		Name: "mcp", Category: groupRecords, Usage: "for agents", UsageText: "mcp [--owner] | mcp COMMAND ...",
 		Description: "Without a command, capsem mcp is an MCP server on its standard input and output, with which an agent makes and uses VMs. With\n" +
-			"--owner it may answer the questions of VMs too, which an agent should not do for you.",
+			"--owner it may answer the questions of VMs too, add rules, set budgets and keep secrets, which an agent should not do for you.",
 		Subcommands: append(append(s.mcpServerVerbs(), s.mcpLoginVerbs()...), []*cli.Command{
 			{
 				Name: "install", Usage: "let an agent use capsem", UsageText: "mcp install [-y] claude|codex|gemini|cursor|vscode",

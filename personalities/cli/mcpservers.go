@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"capsem/core/api"
+	"capsem/core/client"
 	"capsem/core/fault"
 )
 
@@ -29,11 +30,17 @@ func (s *session) mcpServerVerbs() []*cli.Command {
 		},
 		{
 			Name: "approve", Usage: "let VMs use a tool", UsageText: "mcp approve TOOL|SERVER", Flags: []cli.Flag{jsonFlag()},
-			Description: "Approves a tool as it is, or all tools of a server.", Action: action(s.mcpApprove),
+			Description: "Approves a tool as it is, or all tools of a server.",
+			Action: show(s, 1, 1, func(ctx context.Context, svc *client.Client, args []string) (api.MCPApproveReply, error) {
+				return svc.ApproveMCP(ctx, args[0], "")
+			}, approvedText),
 		},
 		{
 			Name: "refresh", Usage: "ask servers again what they offer", UsageText: "mcp refresh [--json] [SERVER]", Flags: []cli.Flag{jsonFlag()},
-			Description: "Has a server, or all, asked again in each VM that runs, and starts those that do not run.", Action: action(s.mcpRefresh),
+			Description: "Has a server, or all, asked again in each VM that runs, and starts those that do not run.",
+			Action: show(s, 0, 1, func(ctx context.Context, svc *client.Client, args []string) (api.MCPServersReply, error) {
+				return svc.RefreshMCP(ctx, strings.Join(args, ""))
+			}, serversText),
 		},
 		{
 			Name: "call", Usage: "call a tool", UsageText: "mcp call [--vm VM] [--args JSON] TOOL",
@@ -79,13 +86,13 @@ func (s *session) mcpServers(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
-	return s.showServers(c, reply)
-}
-
-func (s *session) showServers(c *cli.Context, reply api.MCPServersReply) error {
 	if c.Bool("json") {
 		return s.printJSON(reply)
 	}
+	return s.print(serversText(c, reply))
+}
+
+func serversText(_ *cli.Context, reply api.MCPServersReply) string {
 	var b strings.Builder
 	for _, one := range reply.Servers {
 		fmt.Fprintf(&b, "%s  %s  %s  %d tools", clean(one.Name), clean(one.Transport), clean(one.State), one.Tools)
@@ -100,7 +107,7 @@ func (s *session) showServers(c *cli.Context, reply api.MCPServersReply) error {
 		}
 		b.WriteByte('\n')
 	}
-	return s.print(b.String())
+	return b.String()
 }
 
 func (s *session) mcpTools(ctx context.Context, c *cli.Context) error {
@@ -141,42 +148,11 @@ func (s *session) mcpTools(ctx context.Context, c *cli.Context) error {
 	return s.print(b.String())
 }
 
-func (s *session) mcpApprove(ctx context.Context, c *cli.Context) error {
-	args, err := words(c, 1, 1)
-	if err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.ApproveMCP(ctx, args[0], "")
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	if c.Bool("json") {
-		return s.printJSON(reply)
-	}
+func approvedText(_ *cli.Context, reply api.MCPApproveReply) string {
 	if len(reply.Approved) == 0 {
-		return s.print("approved already\n")
+		return "approved already\n"
 	}
-	return s.print(clean(strings.Join(reply.Approved, " ")) + "\n")
-}
-
-func (s *session) mcpRefresh(ctx context.Context, c *cli.Context) error {
-	args, err := words(c, 0, 1)
-	if err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.RefreshMCP(ctx, strings.Join(args, ""))
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	return s.showServers(c, reply)
+	return clean(strings.Join(reply.Approved, " ")) + "\n"
 }
 
 func (s *session) mcpCall(ctx context.Context, c *cli.Context) error {

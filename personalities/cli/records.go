@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"capsem/core/api"
+	"capsem/core/client"
 	"capsem/core/fault"
 )
 
@@ -59,16 +60,14 @@ func (s *session) history(ctx context.Context, c *cli.Context) error {
 	if c.Bool("json") {
 		return s.printJSON(page)
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	t := newTable()
 	for _, e := range slices.Backward(page.Entries) {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", localTime(e.Time), clean(e.Kind), entryText(e))
+		t.row(localTime(e.Time), e.Kind, entryText(e))
 	}
-	_ = w.Flush() // a strings.Builder takes everything
 	if page.Next != "" {
 		fmt.Fprintf(s.env.Stderr, "capsem: there are older ones: capsem history -n %d %s\n", min(10*max(c.Int("tail"), 1), maxTail), args[0])
 	}
-	return s.print(b.String())
+	return s.print(t.String())
 }
 
 // maxTail is what one answer can hold.
@@ -130,6 +129,14 @@ func entryText(e api.RecordEntry) string {
 		return strings.TrimSpace(get("event") + " " + get("detail"))
 	case "net":
 		return strings.TrimSpace(get("decision") + " " + get("method") + " " + get("domain") + get("path") + " " + get("status_code") + " " + get("matched_rule"))
+	case "mcp":
+		text := get("decision") + " " + get("method") + " " + get("server_name") + "/" + get("tool_name") + " " + get("matched_rule")
+		if id := get("ask_id"); id != "" {
+			text += "  (asked: " + id + ")"
+		}
+		return strings.TrimSpace(text)
+	case "approval":
+		return strings.TrimSpace(get("status") + " " + get("method") + " " + get("url") + " " + get("matched_rule") + "  (asked: " + get("ask_id") + ")")
 	case "dns":
 		return strings.TrimSpace(get("decision") + " " + get("query_type") + " " + get("name") + " " + get("response_code"))
 	}
@@ -170,15 +177,12 @@ func (s *session) sessions(ctx context.Context, c *cli.Context) error {
 	if c.Bool("json") {
 		return s.printJSON(reply)
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "SESSION\tVM\tSTATUS\tCOMMANDS\tFILES\tREQUESTS\tDENIED\tSIZE")
+	table, count := newTable("SESSION", "VM", "STATUS", "COMMANDS", "FILES", "REQUESTS", "DENIED", "SIZE"), func(n int64) string { return strconv.FormatInt(n, 10) }
 	for _, one := range reply.Sessions {
 		t := one.Totals
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", clean(one.ID), clean(one.Name), clean(one.Status), t.Execs, t.FileEvents, t.Requests, t.Denied, byteSize(one.DBBytes))
+		table.row(one.ID, one.Name, one.Status, count(t.Execs), count(t.FileEvents), count(t.Requests), count(t.Denied), byteSize(one.DBBytes))
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	return s.print(b.String())
+	return s.print(table.String())
 }
 
 func (s *session) inspectCommand() *cli.Command {
@@ -186,49 +190,27 @@ func (s *session) inspectCommand() *cli.Command {
 		Name: "inspect", Category: groupRecords, Usage: "ask a record in SQL", UsageText: "inspect [--json] VM|SESSION|_main SQL", Flags: []cli.Flag{jsonFlag()},
 		Description: "Answers one reading SQL statement about the record of a VM (tables exec_events, fs_events, net_events, dns_events and so on;\n" +
 			"SELECT name FROM sqlite_schema lists them), or about _main, the index of all sessions.",
-		Action: action(func(ctx context.Context, c *cli.Context) error {
-			args, err := words(c, 2, 2)
-			if err != nil {
-				return err
-			}
-			svc, err := s.service(ctx)
-			if err != nil {
-				return err
-			}
-			reply, err := svc.Inspect(ctx, args[0], args[1])
-			if err != nil {
-				return err //nolint:wrapcheck // a fault
-			}
-			if c.Bool("json") {
-				return s.printJSON(reply)
-			}
-			return s.print(rowsText(reply))
-		}),
+		Action: show(s, 2, 2, func(ctx context.Context, svc *client.Client, args []string) (api.InspectReply, error) {
+			return svc.Inspect(ctx, args[0], args[1])
+		}, rowsText),
 	}
 }
 
-func rowsText(reply api.InspectReply) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	cells := make([]string, len(reply.Columns))
-	for i, name := range reply.Columns {
-		cells[i] = clean(name)
-	}
-	fmt.Fprintln(w, strings.Join(cells, "\t"))
+func rowsText(_ *cli.Context, reply api.InspectReply) string {
+	t := newTable(reply.Columns...)
 	for _, row := range reply.Rows {
 		cells := make([]string, len(row))
 		for i, v := range row {
 			if v != nil {
-				cells[i] = clean(fmt.Sprint(v))
+				cells[i] = fmt.Sprint(v)
 			}
 		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+		t.row(cells...)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
 	if reply.Truncated {
-		b.WriteString("(there is more)\n")
+		return t.String() + "(there is more)\n"
 	}
-	return b.String()
+	return t.String()
 }
 
 func (s *session) verifyCommand() *cli.Command {

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"capsem/core/api"
+	"capsem/core/client"
 	"capsem/core/credential"
 	"capsem/core/fault"
 )
@@ -43,7 +43,9 @@ func (s *session) secretCommand() *cli.Command {
 			},
 			{
 				Name: "list", Usage: "the stored secrets, without their values", UsageText: "secret list [--json]", Flags: []cli.Flag{jsonFlag()},
-				Action: action(s.secretList),
+				Action: show(s, 0, 0, func(ctx context.Context, svc *client.Client, _ []string) (api.SecretsReply, error) {
+					return svc.Secrets(ctx)
+				}, secretTable),
 			},
 			{Name: "rm", Usage: "remove a secret", UsageText: "secret rm NAME", Action: action(s.secretRemove)},
 			{
@@ -122,31 +124,13 @@ func checkSecret(text []byte) (string, error) {
 	return value, nil
 }
 
-func (s *session) secretList(ctx context.Context, c *cli.Context) error {
-	if _, err := words(c, 0, 0); err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.Secrets(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	if c.Bool("json") {
-		return s.printJSON(reply)
+func secretTable(_ *cli.Context, reply api.SecretsReply) string {
+	t := newTable("NAME", "KIND", "FORM", "HOSTS", "PUT INTO", "VARIABLES", "EXPIRES")
+	for _, e := range reply.Secrets {
+		t.row(e.Name, e.Kind, e.Form, strings.Join(e.Hosts, ","), strings.Join(e.Places, ","), strings.Join(e.Env, ","), e.Expires)
 	}
 	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tKIND\tFORM\tHOSTS\tPUT INTO\tVARIABLES\tEXPIRES")
-	for _, e := range reply.Secrets {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(e.Name), clean(e.Kind), clean(e.Form), clean(strings.Join(e.Hosts, ",")),
-			clean(strings.Join(e.Places, ",")), clean(strings.Join(e.Env, ",")), clean(e.Expires))
-	}
-	if err := w.Flush(); err != nil {
-		return fault.Wrap(err, fault.Internal, "cannot format the list")
-	}
+	b.WriteString(t.String())
 	for _, e := range reply.Secrets {
 		if e.Note != "" {
 			b.WriteString(clean(e.Name) + ": " + clean(e.Note) + "\n")
@@ -155,7 +139,7 @@ func (s *session) secretList(ctx context.Context, c *cli.Context) error {
 	if len(reply.Presets) > 0 {
 		b.WriteString("these open in the policy: " + clean(strings.Join(reply.Presets, ", ")) + " (capsem policy presets NAME shows one)\n")
 	}
-	return s.print(b.String())
+	return b.String()
 }
 
 func (s *session) secretRemove(ctx context.Context, c *cli.Context) error {

@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
 	"capsem/core/api"
+	"capsem/core/client"
 )
 
 func (s *session) templatesCommand() *cli.Command {
@@ -19,7 +19,9 @@ func (s *session) templatesCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "which templates there are", UsageText: "templates list [--json]", Flags: []cli.Flag{jsonFlag()},
-				Description: "Lists the templates, the one that was used last first.", Action: action(s.templatesList),
+				Description: "Lists the templates, the one that was used last first.", Action: show(s, 0, 0, func(ctx context.Context, svc *client.Client, _ []string) (api.TemplatesReply, error) {
+					return svc.Templates(ctx)
+				}, templatesText),
 			},
 			{
 				Name: "rebuild", Usage: "make one now", UsageText: "templates rebuild [--ram SIZE] [--cpu N] [--disk SIZE]",
@@ -30,43 +32,26 @@ func (s *session) templatesCommand() *cli.Command {
 			{
 				Name: "prune", Usage: "remove all", UsageText: "templates prune [--json]", Flags: []cli.Flag{jsonFlag()},
 				Description: "Removes all templates. VMs that started from them have all they need; later ones boot, and make new templates.",
-				Action:      action(s.templatesPrune),
+				Action: show(s, 0, 0, func(ctx context.Context, svc *client.Client, _ []string) (api.PruneTemplatesReply, error) {
+					return svc.PruneTemplates(ctx)
+				},
+					func(_ *cli.Context, reply api.PruneTemplatesReply) string {
+						return fmt.Sprintf("removed %d templates\n", reply.Pruned)
+					}),
 			},
 		},
 	}
 }
 
-func (s *session) templatesList(ctx context.Context, c *cli.Context) error {
-	if _, err := words(c, 0, 0); err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.Templates(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
-	return s.showTemplates(c, reply)
-}
-
-func (s *session) showTemplates(c *cli.Context, reply api.TemplatesReply) error {
-	if c.Bool("json") {
-		return s.printJSON(reply)
-	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "TEMPLATE\tIMAGE\tRAM\tCPUs\tDISK\tACCELERATOR\tSIZE\tMADE\tUSED")
+func templatesText(_ *cli.Context, reply api.TemplatesReply) string {
+	table := newTable("TEMPLATE", "IMAGE", "RAM", "CPUs", "DISK", "ACCELERATOR", "SIZE", "MADE", "USED")
 	for _, t := range reply.Templates {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", clean(t.Key), clean(t.Version), gigabytes(t.RAMMB), t.CPUs, gigabytes(t.DiskMB),
-			clean(t.Accelerator), byteSize(t.SizeBytes), clean(t.MadeAt), clean(t.UsedAt))
+		table.row(t.Key, t.Version, gigabytes(t.RAMMB), strconv.Itoa(t.CPUs), gigabytes(t.DiskMB), t.Accelerator, byteSize(t.SizeBytes), t.MadeAt, t.UsedAt)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
 	if reply.Making {
-		b.WriteString("one is being made\n")
+		return table.String() + "one is being made\n"
 	}
-	return s.print(b.String())
+	return table.String()
 }
 
 func (s *session) templatesRebuild(ctx context.Context, c *cli.Context) error {
@@ -87,23 +72,8 @@ func (s *session) templatesRebuild(ctx context.Context, c *cli.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
-	return s.showTemplates(c, reply)
-}
-
-func (s *session) templatesPrune(ctx context.Context, c *cli.Context) error {
-	if _, err := words(c, 0, 0); err != nil {
-		return err
-	}
-	svc, err := s.service(ctx)
-	if err != nil {
-		return err
-	}
-	reply, err := svc.PruneTemplates(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // a fault
-	}
 	if c.Bool("json") {
 		return s.printJSON(reply)
 	}
-	return s.print(fmt.Sprintf("removed %d templates\n", reply.Pruned))
+	return s.print(templatesText(c, reply))
 }

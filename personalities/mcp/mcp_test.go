@@ -88,6 +88,47 @@ func TestOnlyTheOwnerAnswersQuestions(t *testing.T) {
 	}
 }
 
+func TestTheOwnersAgentDecides(t *testing.T) {
+	a := newAgent(t, "", "--owner")
+	const rule = "[[rule]]\nid = %q\neffect = %q\nreason = \"for the test\"\nhosts = [\"example.com\"]\n"
+	check := func(want string) {
+		t.Helper()
+		if got := a.call("capsem_policy_check", object{"request": "GET https://example.com/"}); got["rule"] != want {
+			t.Errorf("decided by %v", got)
+		}
+	}
+	a.call("capsem_policy_add", object{"rules": fmt.Sprintf(rule, "open", "allow")})
+	check("open")
+	a.call("capsem_policy_add", object{"rules": fmt.Sprintf(rule, "closed", "deny"), "before": "open"})
+	check("closed")
+	for rules, want := range map[string]string{"": "invalid", "[[rule": "invalid", fmt.Sprintf(rule, "open", "allow"): "conflict"} {
+		if words, code := a.fails("capsem_policy_add", object{"rules": rules}); code != want {
+			t.Errorf("%q: %s: %s", rules, code, words)
+		}
+	}
+	if words, code := a.fails("capsem_policy_add", object{"rules": fmt.Sprintf(rule, "other", "allow"), "before": "none"}); code != "not_found" {
+		t.Errorf("%s: %s", code, words)
+	}
+	a.call("capsem_secret_set", object{"name": "key", "value": "kQ7mWv3kTt9xLc2Rb8Yd", "kind": "generic", "hosts": []string{"example.com"}})
+	if got := fmt.Sprint(a.call("capsem_secrets", nil)); !strings.Contains(got, "example.com") || strings.Contains(got, "kQ7mWv") {
+		t.Errorf("secrets: %s", got)
+	}
+	a.call("capsem_secret_remove", object{"name": "key"})
+	a.call("capsem_budget_set", object{"scope": "install", "period": "day", "meter": "requests", "limit": 7})
+	if got := fmt.Sprint(a.call("capsem_budgets", nil)); !strings.Contains(got, "limit:7") {
+		t.Errorf("budgets: %s", got)
+	}
+	if words, code := a.fails("capsem_mcp_approve", object{"name": "none__tool"}); code != "not_found" {
+		t.Errorf("%s: %s", code, words)
+	}
+	owners := []string{"capsem_approve", "capsem_approvals", "capsem_budgets", "capsem_budget_set", "capsem_policy_add", "capsem_secrets", "capsem_secret_set", "capsem_secret_remove", "capsem_mcp_approve"}
+	for tool, err := range newAgent(t, "").Tools(t.Context(), nil) {
+		if err != nil || slices.Contains(owners, tool.Name) {
+			t.Errorf("an agent that is not the owner's has %v, %v", tool, err)
+		}
+	}
+}
+
 func TestAnAgentMakesAndUsesAVM(t *testing.T) {
 	a := newAgent(t, "")
 	if v := a.InitializeResult().ProtocolVersion; v != sdk.SupportedProtocolVersions()[0] {

@@ -63,7 +63,6 @@ func run(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger)
 	platform(&cfg)
 	var err error
 	if o.make {
-		cfg.Share = false // a template is nobody's
 		_, err := machine.MakeTemplate(ctx, cfg)
 		return err //nolint:wrapcheck // says what it did
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -140,14 +139,7 @@ func (in *install) mcpResources(session *mcp.ClientSession) {
 // mcpNode has the reference SDK use it.
 func (in *install) mcpNode() {
 	in.t.Helper()
-	root := os.Getenv("CAPSEM_TEST_CACHE")
-	if cache, err := os.UserCacheDir(); root == "" && err == nil {
-		root = filepath.Join(cache, "capsem-test")
-	}
-	dir := filepath.Join(root, "node-mcp")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "@modelcontextprotocol", "sdk")); err != nil {
-		in.t.Fatal("the reference SDK for Node is not there; .ci/deps test installs it: ", err)
-	}
+	dir := nodeSDK(in.t)
 	ctx, cancel := context.WithTimeout(in.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "../mcp/testdata/node.mjs", dir, in.bin, "mcp")

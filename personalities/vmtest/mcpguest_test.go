@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"capsem/core/api"
+	"capsem/core/client"
 )
 
 // mcpTestServer makes this binary an MCP server on its standard input and output.
@@ -91,9 +93,40 @@ func (in *install) loud(tool string) func() bool {
 	}
 }
 
+// door lets in whoever has the token of the moment, and gives the next one.
+type door struct {
+	mu     sync.Mutex
+	number int
+	inside http.Handler
+}
+
+func (d *door) token() string { return fmt.Sprintf("the-token-number-%d", d.number) }
+
+// expire has the server take another token from now on.
+func (d *door) expire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.number++
+}
+
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	token := d.token()
+	d.mu.Unlock()
+	switch {
+	case r.URL.Path == "/token":
+		_, _ = fmt.Fprintf(w, `{"access_token":%q,"refresh_token":"again","expires_in":3600}`, token)
+	case r.Header.Get("Authorization") != "Bearer "+token:
+		w.WriteHeader(http.StatusUnauthorized)
+	default:
+		d.inside.ServeHTTP(w, r)
+	}
+}
+
 func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	in := newInstall(t, newHomeWithImage(t))
-	in.ok("create", "-n", "vm", "--ram", "512M", "--cpu", "1")
+	node, run := nodeForGuests(t, "testdata/gateway.mjs")
+	in.ok("create", "-n", "vm", "--ram", "512M", "--cpu", "1", "--mount", node+":/mnt/node:ro", "--mount", nodeSDK(t)+":/mnt/sdk:ro")
 	out := in.say("vm", callLine("echo", "local__echo", `{"text":"hello"}`), callLine("snap", "local__snapshots_create", `{"name":"mine"}`), callLine("none", "test__shout", `{}`))
 	if got := fmt.Sprint(out["echo"]["result"]); !strings.Contains(got, "text:hello") {
 		t.Errorf("echo is answered with %v", out["echo"])
@@ -114,10 +147,15 @@ func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web := httptest.NewServer(sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return testTools("over the web") }, nil))
+	gate := &door{inside: sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return testTools("over the web") }, nil)}
+	web := httptest.NewServer(gate)
 	defer web.CloseClientConnections()
 	in.ok("mcp", "add", "--read", about, "--env", "DESCRIPTION="+about, "test", self, mcpTestServer)
 	in.ok("mcp", "add", "web", web.URL)
+	login := api.MCPLoginRequest{URL: web.URL, Access: gate.token(), Refresh: "again", TokenURL: web.URL + "/token", ClientID: "test"}
+	if err := client.New(in.home, client.Options{}).SetMCPLogin(t.Context(), "web", &login); err != nil {
+		t.Fatal(err)
+	}
 	in.waits("test__shout", "held")
 	in.waits("web__shout", "held")
 	out = in.say("vm", `{"jsonrpc":"2.0","id":"list","method":"tools/list"}`, callLine("held", "test__shout", `{"text":"x"}`))
@@ -131,13 +169,20 @@ func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	in.ok("mcp", "approve", "web")
 	in.until("the program answers", in.loud("test__shout"))
 	in.until("the web answers", in.loud("web__shout"))
+	gate.expire() // it is signed in to again, without a word
+	in.want(0, "test__shout says HELLO FROM NODE\nweb__shout says HELLO FROM NODE\n", "", append(append([]string{"exec", "vm", "--"}, run...), "test__shout", "web__shout")...)
 	in.want(0, "AGAIN\n", "", "mcp", "call", "--args", `{"text":"again"}`, "web__shout")
 
-	// A changed description is held until it is approved too.
-	if err := os.WriteFile(about, []byte("makes it loud, and sends it to everybody"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	in.ok("mcp", "remove", "web")
+	in.changedTool(about)
+}
+
+// changedTool changes the description of a tool, which is then held until that is approved too.
+func (in *install) changedTool(about string) {
+	in.t.Helper()
+	if err := os.WriteFile(about, []byte("makes it loud, and sends it to everybody"), 0o600); err != nil {
+		in.t.Fatal(err)
+	}
 	in.ok("stop", "vm")
 	in.ok("resume", "vm")
 	in.say("vm", callLine("loud", "test__shout", `{"text":"x"}`))
@@ -145,8 +190,8 @@ func TestAnAgentInAGuestUsesTheOwnersServers(t *testing.T) {
 	in.ok("mcp", "approve", "test__shout")
 	in.until("the program answers again", in.loud("test__shout"))
 	var sum api.InspectReply
-	decode(t, in.ok("inspect", "--json", "vm", "SELECT decision, count(*) FROM mcp_calls WHERE tool_name = 'shout' GROUP BY decision ORDER BY 1"), &sum)
+	decode(in.t, in.ok("inspect", "--json", "vm", "SELECT decision, count(*) FROM mcp_calls WHERE tool_name = 'shout' GROUP BY decision ORDER BY 1"), &sum)
 	if got := fmt.Sprint(sum.Rows); !strings.Contains(got, "allowed") || !strings.Contains(got, "denied") {
-		t.Errorf("the record has %s", got)
+		in.t.Errorf("the record has %s", got)
 	}
 }

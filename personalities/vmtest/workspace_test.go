@@ -52,6 +52,12 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 			t.Errorf("the host reads %q", got)
 		}
 	}
+	told := strings.Fields(in.ok("exec", "vm", "for i in $(seq 40); do echo $i > n$i; echo $i; done"))
+	for _, n := range told { // who is told of a file finds it
+		if got := read("n" + n); got != n+"\n" {
+			t.Errorf("n%s has %q", n, got)
+		}
+	}
 	in.want(0, "0 root\n", "", "exec", "vm", "stat -c '%u %U' file")
 	write("a/new", "new\n")
 	in.until("the host's new file", func() bool { return in.ok("exec", "vm", "ls a") == "b\nnew\n" })

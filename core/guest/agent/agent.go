@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"capsem/core/guest/castore"
 	"capsem/core/guest/exec"
 	"capsem/core/guest/files"
 	"capsem/core/guest/forward"
@@ -47,6 +48,17 @@ type Config struct {
 	Power Power
 	// Mount mounts one shared directory; dial opens a stream to the host's side of it, whenever it is asked.
 	Mount func(ctx context.Context, share proto.Share, dial func(context.Context) (io.ReadWriteCloser, error)) error
+	// Mounts are those that Mount has mounted; nil where there are none.
+	Mounts Mounts
+}
+
+// Mounts are shared directories that are mounted.
+type Mounts interface {
+	// Settle waits until what was written to them is on the host.
+	Settle()
+	// Generations tells how often each directory has met the host; Await waits until one has once more than it had, or for ctx.
+	Generations() map[string]uint64
+	Await(ctx context.Context, dir string, since uint64) error
 }
 
 // Agent serves one link session after another. Make it with New.
@@ -56,13 +68,16 @@ type Agent struct {
 	// work are the handlers of streams; they may outlive their session.
 	work sync.WaitGroup
 
+	// store has the host's certificate; only session uses it.
+	store castore.Keeper
 	// mounted has the directory of each share that is mounted; only session uses it.
 	mounted map[string]bool
 
 	mu       sync.Mutex
 	sessions int
-	current  link.Session
-	changed  chan struct{}
+	// current is the session that is up, direct the same without waiting for the shared directories.
+	current, direct link.Session
+	changed         chan struct{}
 }
 
 // New returns an Agent.
@@ -96,11 +111,21 @@ func (a *Agent) Run(ctx context.Context, carrier Acceptor) error {
 // Wait waits for the handlers of streams; their context must have ended.
 func (a *Agent) Wait() { a.work.Wait() }
 
-// Session returns the session that is up, or waits for one.
+// Session returns the session that is up, or waits for one. What is written to its streams comes after what was written to shared
+// directories before.
 func (a *Agent) Session(ctx context.Context) (link.Session, error) {
+	return a.up(ctx, func() link.Session { return a.current })
+}
+
+// Direct is Session without that order, for what tells of no files.
+func (a *Agent) Direct(ctx context.Context) (link.Session, error) {
+	return a.up(ctx, func() link.Session { return a.direct })
+}
+
+func (a *Agent) up(ctx context.Context, which func() link.Session) (link.Session, error) {
 	for {
 		a.mu.Lock()
-		s, changed := a.current, a.changed
+		s, changed := which(), a.changed
 		a.mu.Unlock()
 		if s != nil {
 			return s, nil
@@ -116,7 +141,10 @@ func (a *Agent) Session(ctx context.Context) (link.Session, error) {
 func (a *Agent) setCurrent(s link.Session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.current = s
+	a.current, a.direct = nil, s
+	if s != nil {
+		a.current = ordered{s, a.settle}
+	}
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
@@ -149,9 +177,13 @@ func (a *Agent) session(ctx context.Context, s link.Session) error {
 	if err := a.listen(ctx, s, &accepting); err != nil {
 		return errors.Join(err, s.Close())
 	}
+	var met map[string]uint64
+	if a.Mounts != nil {
+		met = a.Mounts.Generations()
+	}
 	a.setCurrent(s)
 	defer a.setCurrent(nil)
-	if err = a.mountAll(ctx, c.shares); err != nil {
+	if err = a.mountAll(ctx, c.shares, met); err != nil {
 		c.failed = append(c.failed, stage.Plain(err.Error()))
 	}
 	err = c.ready()
@@ -201,7 +233,7 @@ func (a *Agent) listen(ctx context.Context, s link.Session, accepting *sync.Wait
 				if err != nil {
 					return
 				}
-				a.work.Go(func() { handle(ctx, st) })
+				a.work.Go(func() { handle(ctx, orderedStream{st, a.settle}) })
 			}
 		})
 	}

@@ -103,7 +103,7 @@ func (c *control) configure(cfg proto.BootConfig) error {
 
 // trust makes the guest trust the host's certificate. A guest without it is of use still, so this is not fatal.
 func (c *control) trust(certificate []byte) {
-	r, err := castore.Install(c.agent.Identity.Root, certificate)
+	r, err := c.agent.store.Install(c.agent.Identity.Root, certificate)
 	if err != nil {
 		r.Skipped = append(r.Skipped, err.Error())
 	}

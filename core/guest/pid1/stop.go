@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,12 +50,49 @@ wait:
 		reapAll()
 		<-tick.C
 	}
+	syncShares()
 	_ = unix.Kill(-1, unix.SIGKILL) // no process is left then
 	// Killed processes still hold files; the disk can be made read-only only after them.
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && len(processes(0)) > 0; {
 		reapAll()
 		<-tick.C
 	}
+}
+
+// shareTime bounds how long the host may take to have what was written to shared directories.
+const shareTime = 3 * time.Second
+
+// unescape undoes what the kernel does to names in /proc/self/mounts.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// syncShares waits until the host has it: it answers in order, so whatever is asked now is answered after it.
+func syncShares() {
+	text, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { // a host that does not answer must not keep the machine from ending
+		defer close(done)
+		for line := range strings.Lines(string(text)) {
+			if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "fuse.capsem" {
+				syncDir(unescape.Replace(fields[1]))
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(shareTime):
+	}
+}
+
+func syncDir(dir string) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_ = unix.Fsync(fd) // the machine ends in any case
+	_ = unix.Close(fd)
 }
 
 func reapAll() {

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,25 +20,91 @@ import (
 // fuseMagic is the type of FUSE in statfs: FUSE_SUPER_MAGIC of linux/magic.h.
 const fuseMagic = 0x65735546
 
+// settleTime bounds how long somebody waits for writes: a host whose disk hangs must not hold up everything else.
+const settleTime = 5 * time.Second
+
+// Mounts are shared directories that are mounted for good.
+type Mounts struct {
+	mu  sync.Mutex
+	all []*Mount
+}
+
+// Settle waits until the host has carried out all writes that programs were told are done, within reason.
+func (ms *Mounts) Settle() {
+	ms.mu.Lock()
+	all := ms.all
+	ms.mu.Unlock()
+	for _, m := range all {
+		if m.behind.settled() {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), settleTime) //nolint:forbidigo // nobody waits longer than that
+		m.Settle(ctx)
+		cancel()
+	}
+}
+
+// Generations tells how often each directory has met the host.
+func (ms *Mounts) Generations() map[string]uint64 {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	out := map[string]uint64{}
+	for _, m := range ms.all {
+		out[m.opts.Dir], _ = m.generation()
+	}
+	return out
+}
+
+// Await waits until a directory has met the host once more than it had, or for ctx.
+func (ms *Mounts) Await(ctx context.Context, dir string, since uint64) error {
+	ms.mu.Lock()
+	all := ms.all
+	ms.mu.Unlock()
+	for _, m := range all {
+		for m.opts.Dir == dir {
+			gen, changed := m.generation()
+			if gen > since {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return fmt.Errorf("wait for the host's %s: %w", dir, context.Cause(ctx))
+			}
+		}
+	}
+	return nil
+}
+
 // Attach mounts a shared directory for good, over what an agent that has died may have left there.
-func Attach(ctx context.Context, opts Options) error {
-	if err := detachStale(opts.Dir); err != nil {
+func (ms *Mounts) Attach(ctx context.Context, opts Options) error {
+	m, err := attach(ctx, opts)
+	if err != nil {
 		return err
+	}
+	ms.mu.Lock()
+	ms.all = append(slices.Clip(ms.all), m)
+	ms.mu.Unlock()
+	return nil
+}
+
+func attach(ctx context.Context, opts Options) (*Mount, error) {
+	if err := detachStale(opts.Dir); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(opts.Dir, 0o755); err != nil {
-		return fmt.Errorf("make mount point: %w", err)
+		return nil, fmt.Errorf("make mount point: %w", err)
 	}
 	if !opts.Furnish {
-		_, err := Start(ctx, opts)
-		return err
+		return Start(ctx, opts)
 	}
 	staged := opts
 	staged.Dir = filepath.Join(layout.RunDir, "furnished")
 	if err := detachStale(staged.Dir); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(staged.Dir, 0o755); err != nil {
-		return fmt.Errorf("make mount point: %w", err)
+		return nil, fmt.Errorf("make mount point: %w", err)
 	}
 	m, err := Start(ctx, staged)
 	if err == nil {
@@ -51,9 +120,10 @@ func Attach(ctx context.Context, opts Options) error {
 		err = errors.Join(err, m.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", opts.Dir, err)
+		return nil, fmt.Errorf("mount %s: %w", opts.Dir, err)
 	}
-	return nil
+	m.opts.Dir = opts.Dir
+	return m, nil
 }
 
 // detachStale takes away FUSE mounts without a server.

@@ -55,6 +55,7 @@ type Mount struct {
 
 	poll   *pollFile
 	known  *known
+	behind *behind
 	out    *outbox
 	notes  chan []byte
 	ready  chan struct{}
@@ -64,15 +65,21 @@ type Mount struct {
 	stop    context.CancelFunc
 	live    sync.WaitGroup
 	noted   chan struct{}
-	once    sync.Once
-	err     error
+
+	// gen counts the streams that have begun; changed is closed with each.
+	genMu   sync.Mutex
+	gen     uint64
+	changed chan struct{}
+
+	once sync.Once
+	err  error
 }
 
 // Start mounts the directory and returns when the host has answered for the first time, or with ctx's error.
 func Start(ctx context.Context, opts Options) (*Mount, error) {
 	m := &Mount{
-		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
-		noted: make(chan struct{}),
+		opts: opts, log: opts.Log, poll: newPollFile(), known: newKnown(), behind: newBehind(), out: newOutbox(), notes: make(chan []byte, maxNotes), ready: make(chan struct{}),
+		noted: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -140,6 +147,7 @@ func (m *Mount) Close() error {
 		}
 		m.closing.Store(true)
 		m.stop()
+		m.behind.close()
 		for _, unique := range m.out.close() {
 			m.fail(unique)
 		}
@@ -149,6 +157,15 @@ func (m *Mount) Close() error {
 		m.live.Wait()
 	})
 	return m.err
+}
+
+// Settle waits until the host has carried out all writes that programs were told are done, or for ctx.
+func (m *Mount) Settle(ctx context.Context) {
+	if m.behind.settled() {
+		return
+	}
+	m.out.flush()
+	m.behind.settle(ctx)
 }
 
 // fail answers a request in the host's place.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"capsem/core/share/wire"
 )
@@ -20,6 +21,11 @@ const (
 	maxForgets = 4096
 	// maxUnsent bounds what waits to be written to a stream that is slow.
 	maxUnsent = 1024
+	// lazyFor is how long a message that no program waits for waits for one to go along with, and maxLazy how many do.
+	lazyFor = time.Millisecond
+	maxLazy = 32
+	// maxTogether is the most that goes in one write, but for a message that is larger.
+	maxTogether = 32 << 10
 )
 
 // message is one frame for the host.
@@ -27,12 +33,18 @@ type message struct {
 	seq    uint64
 	op     wire.Op
 	unique uint64
+	node   uint64
 	frame  []byte
+	// told says that the kernel was told that it is done; behind is the size of a write like that.
+	told   bool
+	behind uint32
 	// forgets counts the messages that forget, this one included.
 	forgets uint64
 	sending bool
 	// changes is what it changes of directories.
 	changes [2]change
+	// lazy says that no program waits for it.
+	lazy bool
 }
 
 // outbox is what is to be sent, and what was sent and may have to be again. Whoever puts something in sends it, unless
@@ -40,6 +52,10 @@ type message struct {
 type outbox struct {
 	// sending is held while writing to the stream.
 	sending sync.Mutex
+	// together is what is written at once; whoever is sending has it.
+	together []byte
+	// later sends what is lazy.
+	later *time.Timer
 
 	mu      sync.Mutex
 	space   *sync.Cond
@@ -57,6 +73,8 @@ type outbox struct {
 func newOutbox() *outbox {
 	o := &outbox{waiting: map[uint64]*message{}}
 	o.space = sync.NewCond(&o.mu)
+	o.later = time.AfterFunc(time.Hour, o.flush)
+	o.later.Stop()
 	return o
 }
 
@@ -64,6 +82,12 @@ func newOutbox() *outbox {
 func (o *outbox) put(msg *message) bool {
 	o.mu.Lock()
 	for !o.closed && (len(o.waiting) >= maxWaiting || (o.bytes > maxBytes && len(o.waiting) > 0) || o.unsent.Len() >= maxUnsent) {
+		if o.later.Stop() { // nobody else would send it
+			o.mu.Unlock()
+			o.flush()
+			o.mu.Lock()
+			continue
+		}
 		o.space.Wait()
 	}
 	if o.closed {
@@ -87,11 +111,18 @@ func (o *outbox) put(msg *message) bool {
 		}
 	}
 	msg.forgets = o.forgets
+	waits := false
 	if o.stream != nil { // begin looks for all others itself
 		o.unsent.PushBack(msg)
+		waits = msg.lazy && o.unsent.Len() < maxLazy
+		if o.unsent.Len() == 1 && waits {
+			o.later.Reset(lazyFor)
+		}
 	}
 	o.mu.Unlock()
-	o.flush()
+	if !waits {
+		o.flush()
+	}
 	return true
 }
 
@@ -99,13 +130,15 @@ func (o *outbox) put(msg *message) bool {
 func (o *outbox) flush() {
 	for o.pending() && o.sending.TryLock() {
 		for {
-			msg, stream := o.next()
-			if msg == nil {
+			sent, stream := o.next()
+			if len(sent) == 0 {
 				break
 			}
-			_, err := stream.Write(msg.frame)
+			_, err := stream.Write(o.frames(sent))
 			o.mu.Lock()
-			msg.sending = false
+			for _, msg := range sent {
+				msg.sending = false
+			}
 			if err != nil && o.stream == stream {
 				o.stream = nil // its reader dials again
 				o.unsent.Init()
@@ -118,25 +151,46 @@ func (o *outbox) flush() {
 	}
 }
 
+// frames are messages in one piece.
+func (o *outbox) frames(sent []*message) []byte {
+	if len(sent) == 1 {
+		return sent[0].frame
+	}
+	o.together = o.together[:0]
+	for _, msg := range sent {
+		o.together = append(o.together, msg.frame...)
+	}
+	return o.together
+}
+
 func (o *outbox) pending() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.stream != nil && o.unsent.Len() > 0
 }
 
-func (o *outbox) next() (*message, io.WriteCloser) {
+// next takes what is to be written at once.
+func (o *outbox) next() (sent []*message, stream io.WriteCloser) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	front := o.unsent.Front()
-	if o.stream == nil || front == nil {
+	if o.stream == nil {
 		return nil, nil
 	}
-	msg, _ := o.unsent.Remove(front).(*message)
-	msg.sending = true
-	if o.unsent.Len() == maxUnsent-1 {
+	o.later.Stop()
+	full, size := o.unsent.Len() >= maxUnsent, 0
+	for front := o.unsent.Front(); front != nil; front = o.unsent.Front() {
+		msg, _ := front.Value.(*message)
+		if size += len(msg.frame); len(sent) > 0 && size > maxTogether {
+			break
+		}
+		o.unsent.Remove(front)
+		msg.sending = true
+		sent = append(sent, msg)
+	}
+	if full {
 		o.space.Signal()
 	}
-	return msg, o.stream
+	return sent, o.stream
 }
 
 // answered takes a request as answered. It reports false for one that is not waiting.
@@ -230,6 +284,7 @@ func (o *outbox) close() []uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
+	o.later.Stop()
 	o.space.Broadcast()
 	var out []uint64
 	for unique := range o.waiting {

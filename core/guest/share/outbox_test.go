@@ -3,6 +3,7 @@
 package share
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 	"testing"
@@ -20,9 +21,15 @@ func (h *host) Write(b []byte) (int, error) {
 	if h.broken {
 		return 0, errors.New("broken")
 	}
-	head, _, err := wire.ParseRequest(b[wire.FrameHead:])
-	h.got = append(h.got, head.Unique)
-	return len(b), err
+	for rest := b; len(rest) > 0; {
+		size := wire.FrameHead + int(binary.BigEndian.Uint32(rest))
+		head, _, err := wire.ParseRequest(rest[wire.FrameHead:size])
+		if err != nil {
+			return 0, err
+		}
+		h.got, rest = append(h.got, head.Unique), rest[size:]
+	}
+	return len(b), nil
 }
 
 func (h *host) Close() error { return nil }

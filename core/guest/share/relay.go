@@ -56,6 +56,7 @@ func (m *Mount) readKernel() {
 			m.log.Error("the kernel sent a bad message", "size", n, "error", err)
 			continue
 		}
+		follow.saw(head.PID)
 		if answer, ours := m.poll.answer(head, body); ours {
 			if answer != nil {
 				m.write(answer, head.Unique)
@@ -66,13 +67,17 @@ func (m *Mount) readKernel() {
 			m.refuse(head.Unique, unix.EOPNOTSUPP)
 			continue
 		}
-		follow.saw(head.PID)
 		answer, changes := m.known.ask(head, body)
 		if answer != nil {
 			m.write(answer, head.Unique)
 			continue
 		}
-		msg := &message{op: head.Op, unique: head.Unique, changes: changes}
+		if errno := m.behind.failure(head.Op, head.Node); errno != 0 {
+			m.refuse(head.Unique, errno)
+			continue
+		}
+		msg := &message{op: head.Op, unique: head.Unique, node: head.Node, changes: changes, lazy: head.Op.Forgets()}
+		m.ahead(msg, head, body)
 		if n <= copyBelow {
 			msg.frame = append(make([]byte, 0, wire.FrameHead+n), buf[:wire.FrameHead+n]...)
 		} else {
@@ -80,10 +85,30 @@ func (m *Mount) readKernel() {
 			buf, _ = bufs.Get().(*[bufSize]byte)
 		}
 		wire.PutHead(msg.frame)
-		if !m.out.put(msg) && !head.Op.NoReply() {
+		if !m.out.put(msg) && !head.Op.NoReply() && !msg.told {
 			m.fail(head.Unique)
 		}
 	}
+}
+
+// ahead answers at once what the host will carry out in any case: a write for which there is credit, and that a file is closed.
+func (m *Mount) ahead(msg *message, head wire.Header, body []byte) {
+	var b [wire.OutSize + 8]byte
+	if head.Op == wire.OpRelease || head.Op == wire.OpReleasedir {
+		wire.PutOut(b[:wire.OutSize], 0, head.Unique)
+		m.write(b[:wire.OutSize], head.Unique)
+		msg.told, msg.lazy = true, true
+		return
+	}
+	size, ok := m.behind.take(head, body)
+	if !ok {
+		return
+	}
+	wire.MarkBehind(body)
+	msg.told, msg.behind, msg.lazy = true, size, size <= copyBelow
+	wire.PutOut(b[:], 0, head.Unique)
+	wire.AppendU32(b[:wire.OutSize], size)
+	m.write(b[:], head.Unique)
 }
 
 // readRequest waits for one request. The scheduler learns only of the waiting.
@@ -138,17 +163,38 @@ func (m *Mount) serve(ctx context.Context) (began bool, err error) {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
-	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes(), Hints: true}); err != nil {
+	if err := wire.WriteHandshake(stream, wire.Hello{Version: wire.Version, Mount: m.id[:], Resumed: m.out.resumes(), Hints: true, Behind: true}); err != nil {
 		return false, err
 	}
 	welcome, err := wire.ReadWelcome(stream)
 	if err != nil {
 		return false, err
 	}
+	if welcome.Fresh && m.isReady() { // this guest was a template: the root of the directory is another one than its kernel has seen
+		_, _ = rawio.Write(m.fd, wire.AppendInvalInode(nil, wire.RootID, true)) // ENOENT: it has not
+	}
 	m.out.begin(stream, welcome.Forgets)
+	m.begun()
 	defer m.known.forget()
+	defer m.behind.lend(0)
 	defer m.out.end(stream)
 	return true, m.deliverAll(stream)
+}
+
+// begun counts a stream that has begun.
+func (m *Mount) begun() {
+	m.genMu.Lock()
+	defer m.genMu.Unlock()
+	m.gen++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// generation is how many streams have begun, and what is closed with the next.
+func (m *Mount) generation() (uint64, <-chan struct{}) {
+	m.genMu.Lock()
+	defer m.genMu.Unlock()
+	return m.gen, m.changed
 }
 
 func (m *Mount) deliverAll(stream io.Reader) error {
@@ -182,6 +228,16 @@ func (m *Mount) deliver(b []byte) error {
 	if !ok || (msg.op == wire.OpInit && resumed) {
 		return nil // an answer to what was answered, or to the INIT of ours that repeats the kernel's
 	}
+	if msg.told {
+		m.wrote(msg, unix.Errno(-code)) //nolint:gosec // ParseOut has checked it
+		return nil
+	}
+	if msg.op == wire.OpFsync && code == 0 {
+		if errno := m.behind.failure(msg.op, msg.node); errno != 0 { // it waited for writes that failed
+			m.refuse(unique, errno)
+			return nil
+		}
+	}
 	m.write(b, unique)
 	if msg.op == wire.OpInit {
 		m.inited.Do(func() { close(m.ready) })
@@ -189,8 +245,27 @@ func (m *Mount) deliver(b []byte) error {
 	return nil
 }
 
-// told takes what is no answer: a hint is for us, the rest for the kernel.
+// wrote is told what came of what the kernel was told is done.
+func (m *Mount) wrote(msg *message, errno unix.Errno) {
+	if msg.behind == 0 {
+		return // a file was closed
+	}
+	if errno != 0 {
+		m.log.Error("a write to a shared directory failed after it was said to be done", "dir", m.opts.Dir, "error", errno)
+	}
+	m.behind.answered(msg.node, msg.behind, errno)
+}
+
+// told takes what is no answer: hints and credit are for us, the rest for the kernel.
 func (m *Mount) told(code int32, b []byte) error {
+	if code == wire.NotifyCredit {
+		bytes, err := wire.ParseCredit(b)
+		if err != nil {
+			return err
+		}
+		m.behind.lend(bytes)
+		return nil
+	}
 	if code == wire.NotifyHint {
 		h, err := wire.ParseHint(b)
 		if err != nil {

@@ -181,7 +181,7 @@ func (m *machine) proceed() error {
 var neverRan = []string{"prelaunch", "inmigrate", "paused", "postmigrate"}
 
 // layout is raised when the machine that is made of the same spec changes, so that older states do not fit it any more.
-const layout = 1
+const layout = 2
 
 // StateKey is what a saved state depends on besides the spec: QEMU itself, our choice of machine, and under KVM the host's CPU and
 // kernel.

@@ -127,11 +127,13 @@ func (a *aggregator) configure(c *Configuration) error {
 		}
 	}
 	for name, w := range want {
-		if a.byName[name] == nil {
-			s := newSession(a, w)
-			a.byName[name] = s
-			a.work.Go(s.run)
+		if s := a.byName[name]; s != nil {
+			s.again()
+			continue
 		}
+		s := newSession(a, w)
+		a.byName[name] = s
+		a.work.Go(s.run)
 	}
 	return nil
 }

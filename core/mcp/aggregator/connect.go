@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,34 +112,6 @@ func (s *session) dial(ctx context.Context, network, address string) (net.Conn, 
 		failed = err
 	}
 	return nil, failed
-}
-
-// dressed adds headers to requests and bounds answers.
-type dressed struct {
-	next http.RoundTripper
-	s    *session
-}
-
-// RoundTrip makes one request.
-func (d *dressed) RoundTrip(req *http.Request) (*http.Response, error) {
-	if d.s.server.Dressed {
-		var c Clothes
-		if err := d.s.a.ask(req.Context(), Dress, Target{Server: d.s.server.Name}, &c); err != nil {
-			return nil, err
-		}
-		req = req.Clone(req.Context())
-		for name, value := range c.Headers {
-			req.Header.Set(name, value)
-		}
-	}
-	resp, err := d.next.RoundTrip(req)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // a RoundTripper hands errors through
-	}
-	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		resp.Body = &bounded{ReadCloser: resp.Body, left: maxMessage}
-	}
-	return resp, nil
 }
 
 // bounded is a body that ends with an error when it is too long.

@@ -47,11 +47,12 @@ func (s *session) request(ctx context.Context, call *Call) ([]byte, error) {
 // explain makes an error of the server one for the caller.
 func (s *session) explain(ctx context.Context, err error) error {
 	name := s.server.Name
-	if e, ok := errors.AsType[*jsonrpc.Error](err); ok {
-		return peer.Errorf(e.Code, "%s", clip(e.Message, 8<<10))
-	}
+	// Ours first: the SDK joins an error of its own to those of a transport.
 	if e, ok := errors.AsType[*peer.Error](err); ok {
 		return e
+	}
+	if e, ok := errors.AsType[*jsonrpc.Error](err); ok {
+		return peer.Errorf(e.Code, "%s", clip(e.Message, 8<<10))
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

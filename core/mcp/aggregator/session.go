@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +65,9 @@ func (s *session) run() {
 		if err == nil {
 			err = errors.New("it ended")
 		}
-		s.set(nil, err.Error())
-		s.a.tell(Offered, Offering{Server: s.server.Name, Error: clip(err.Error(), 1000)})
+		why := s.hidden(err.Error())
+		s.set(nil, why)
+		s.a.tell(Offered, Offering{Server: s.server.Name, Error: clip(why, 1000)})
 		if time.Since(began) > steadyTime {
 			pause = firstPause
 		}
@@ -78,6 +81,29 @@ func (s *session) run() {
 			return
 		}
 		pause = min(2*pause, longestPause)
+	}
+}
+
+// hidden is an error without the server's URL: the guest is told of errors, and URLs of servers may have keys in them.
+func (s *session) hidden(text string) string {
+	u, err := url.Parse(s.server.URL)
+	if s.server.URL == "" || err != nil {
+		return text
+	}
+	text = strings.ReplaceAll(text, s.server.URL, u.Scheme+"://"+u.Host)
+	if u.RawQuery != "" {
+		text = strings.ReplaceAll(text, u.RawQuery, "...")
+	}
+	return text
+}
+
+// again has it try at once to connect, if it is not: what it is given may have changed.
+func (s *session) again() {
+	s.mu.Lock()
+	down := s.client == nil
+	s.mu.Unlock()
+	if down {
+		s.wake()
 	}
 }
 
@@ -102,6 +128,9 @@ func (s *session) once() error {
 	defer hangUp()
 	client := sdk.NewClient(&sdk.Implementation{Name: "capsem", Version: buildinfo.Version}, s.options())
 	c, err := client.Connect(start, transport, &sdk.ClientSessionOptions{ProtocolVersion: s.revision()})
+	if e, ok := errors.AsType[*peer.Error](err); ok {
+		return e // what became of its requests
+	}
 	if err != nil {
 		return fmt.Errorf("it does not answer as an MCP server: %w", err)
 	}

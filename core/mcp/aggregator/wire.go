@@ -23,7 +23,8 @@ const (
 	// Ask (Question) hands on what a server asks the client: sampling, or to elicit something.
 	// Dress (Target) asks for the headers of a request to a server behind a URL, which hold secrets: they are asked for each time, so that
 	// this process keeps none, and a token that was renewed ends no session.
-	Open, Close, Resolve, Ask, Dress = "open", "close", "resolve", "ask", "dress"
+	// Renew (Worn) asks for other headers, since the server has refused the sign-in in those it got.
+	Open, Close, Resolve, Ask, Dress, Renew = "open", "close", "resolve", "ask", "dress", "renew"
 	// Offered (Offering) tells what a server offers, Event (Happening) of a notification of one.
 	Offered, Event = "offered", "event"
 )
@@ -85,6 +86,14 @@ type Name struct {
 // Clothes are the headers of a request.
 type Clothes struct {
 	Headers map[string]string `cbor:"headers,omitempty"`
+	// Mark tells which token of a sign-in is in them; empty is none.
+	Mark string `cbor:"mark,omitempty"`
+}
+
+// Worn is a server that has refused the token with a mark.
+type Worn struct {
+	Server string `cbor:"server"`
+	Mark   string `cbor:"mark"`
 }
 
 // Question is what a server asks of the client.

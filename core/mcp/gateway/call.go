@@ -44,41 +44,52 @@ func (g *Gateway) do(ctx context.Context, r *request, result any) error {
 		process = &proto.ProcessClaim{}
 	}
 	call := Call{Time: time.Now(), Server: r.server, Method: r.method, Tool: r.tool, Request: r.args, Process: *process, Sent: int64(len(params)), Decision: "allowed"}
-	body, err := g.judged(ctx, r, params, process, &call)
-	call.Duration, call.Response, call.Received = time.Since(call.Time), body, int64(len(body))
+	body, err := g.judged(ctx, r, params, &call)
+	call.Response, call.Received = body, int64(len(body))
 	if err == nil {
 		if err = json.Unmarshal(body, result); err != nil {
 			err = peer.Errorf(peer.CodeFailed, "the answer of MCP server %s is none", r.server)
 		}
 	}
+	g.record(&call, err)
+	return forClient(err)
+}
+
+// record records how a call ended.
+func (g *Gateway) record(call *Call, err error) {
+	call.Duration = time.Since(call.Time)
 	if err != nil {
 		if call.Error = err.Error(); call.Decision == "allowed" {
 			call.Decision = "error"
 		}
 	}
-	g.cfg.Record(call)
-	return forClient(err)
+	g.cfg.Record(*call)
+}
+
+// allows asks the policy, and whom that asks. What the owner has configured, and approved, is allowed where no rule says otherwise.
+func (g *Gateway) allows(ctx context.Context, r *request, call *Call) error {
+	v := g.cfg.Judge.Judge(approval.WithProcess(ctx, &call.Process), &policy.Request{
+		VM: g.cfg.VM, MCPServer: r.server, MCPTool: r.tool, MCPArgs: r.args, Process: call.Process.Name, Exe: call.Process.Exe,
+	})
+	if call.Rule, call.AskID = v.RuleID, v.AskID; v.Effect != policy.Allow && v.RuleID != policy.RuleDefault {
+		call.Decision = "denied"
+		return refused(r, &v)
+	}
+	return nil
 }
 
 // judged makes the request if the policy allows it. The answer may come with an error, that it is not to be shown.
-func (g *Gateway) judged(ctx context.Context, r *request, params []byte, process *proto.ProcessClaim, call *Call) ([]byte, error) {
+func (g *Gateway) judged(ctx context.Context, r *request, params []byte, call *Call) ([]byte, error) {
 	select {
 	case g.calls <- struct{}{}:
 		defer func() { <-g.calls }()
 	default:
 		return nil, peer.Errorf(peer.CodeBusy, "this VM makes too many calls at once")
 	}
-	v := g.cfg.Judge.Judge(approval.WithProcess(ctx, process), &policy.Request{
-		VM: g.cfg.VM, MCPServer: r.server, MCPTool: r.tool, MCPArgs: r.args, Process: process.Name, Exe: process.Exe,
-	})
-	// What the owner has configured, and approved, is allowed where no rule says otherwise.
-	if call.Rule = v.RuleID; v.Effect != policy.Allow && v.RuleID != policy.RuleDefault {
-		call.Decision = "denied"
-		return nil, refused(r, &v)
+	if err := g.allows(ctx, r, call); err != nil {
+		return nil, err
 	}
-	rule, err := g.inspect(ctx, r, process, false, params)
-	if err != nil {
-		call.Decision, call.Rule = "denied", rule
+	if err := g.inspect(ctx, r, call, false, params); err != nil {
 		return nil, err
 	}
 	token, done := g.begin(r)
@@ -91,19 +102,14 @@ func (g *Gateway) judged(ctx context.Context, r *request, params []byte, process
 	}
 	body, err := backend.Request(ctx, &aggregator.Call{Server: r.server, Method: r.method, Params: params, Token: token})
 	if err != nil {
-		rule, err := g.complaint(ctx, r, process, err)
-		if rule != "" {
-			call.Decision, call.Rule = "denied", rule
-		}
-		return nil, err
+		return nil, g.complaint(ctx, r, call, err)
 	}
 	if held := g.held.Add(int64(len(body))); held > maxHeld {
 		g.held.Add(-int64(len(body)))
 		return nil, peer.Errorf(peer.CodeTooLarge, "answers are not read as fast as they come")
 	}
 	defer g.held.Add(-int64(len(body)))
-	if rule, err := g.inspect(ctx, r, process, true, body); err != nil {
-		call.Decision, call.Rule = "denied", rule
+	if err := g.inspect(ctx, r, call, true, body); err != nil {
 		return body, err // for the record
 	}
 	return body, nil
@@ -159,22 +165,28 @@ func forClient(err error) error {
 }
 
 func (g *Gateway) callTool(ctx context.Context, s *sdk.ServerSession, p *sdk.CallToolParamsRaw) (sdk.Result, error) {
+	call := Call{Time: time.Now(), Method: "tools/call", Request: p.Arguments, Process: g.processOf(s), Decision: "error"}
 	e, ok := g.now().tools.Find(p.Name)
 	if !ok {
-		return nil, errUnknown(fmt.Sprintf("tool: %.140q", p.Name))
+		call.Tool = fmt.Sprintf("%.140q", p.Name)
+		err := errUnknown("tool: " + call.Tool)
+		g.record(&call, err)
+		return nil, err
 	}
+	call.Server, call.Tool = e.Server, e.Name
 	if e.State != mcp.Listed {
-		g.cfg.Record(Call{Time: time.Now(), Server: e.Server, Method: "tools/call", Tool: e.Name, Request: p.Arguments, Process: g.processOf(s), Decision: "denied", Rule: "pin", Error: e.Why})
+		call.Decision, call.Rule, call.Error = "denied", "pin", e.Why
+		g.record(&call, nil)
 		hint := "its owner has to approve it (capsem mcp approve " + e.Full + ")"
 		if e.State == mcp.Refused {
 			hint = "it cannot be used"
 		}
 		return nil, &jsonrpc.Error{Code: peer.CodeRefused, Message: fmt.Sprintf("tool %s is held back: %s; %s", e.Full, e.Why, hint)}
 	}
-	// Each key once: else the policy could look at another value than the server.
-	args, err := mcp.Canonical(p.Arguments)
-	if err != nil || len(args) > 0 && args[0] != '{' {
-		return nil, &jsonrpc.Error{Code: jsonrpc.CodeInvalidParams, Message: "the arguments are no object"}
+	args, err := arguments(e, p.Arguments)
+	if err != nil {
+		g.record(&call, err)
+		return nil, err
 	}
 	var out sdk.CallToolResult
 	err = g.do(ctx, &request{
@@ -204,6 +216,18 @@ func rename(content []sdk.Content, server string) {
 			}
 		}
 	}
+}
+
+// arguments are those of a call, each key once: else the policy could look at another value than the server.
+func arguments(e *mcp.Entry, raw json.RawMessage) (json.RawMessage, error) {
+	args, err := mcp.Canonical(raw)
+	if err != nil || len(args) > 0 && args[0] != '{' {
+		return nil, &jsonrpc.Error{Code: jsonrpc.CodeInvalidParams, Message: "the arguments are no object"}
+	}
+	if name, meant, ok := mcp.Misspelt(args, e.Tool.InputSchema); ok {
+		return nil, &jsonrpc.Error{Code: jsonrpc.CodeInvalidParams, Message: fmt.Sprintf("there is no argument %.100q; is %.100q meant?", name, meant)}
+	}
+	return args, nil
 }
 
 func (g *Gateway) processOf(s *sdk.ServerSession) proto.ProcessClaim {
@@ -243,15 +267,6 @@ func (g *Gateway) readResource(ctx context.Context, s *sdk.ServerSession, p *sdk
 		}
 	}
 	return &out, nil
-}
-
-func (g *Gateway) subscribe(ctx context.Context, s *sdk.ServerSession, method, full string) error {
-	server, uri, err := g.owner(full)
-	if err != nil {
-		return err
-	}
-	var out struct{}
-	return g.do(ctx, &request{session: s, server: server, tool: "resource:" + uri, method: method, params: &sdk.SubscribeParams{URI: uri}}, &out)
 }
 
 // prompt finds the server of a prompt.
@@ -316,46 +331,4 @@ func (g *Gateway) complete(ctx context.Context, s *sdk.ServerSession, p *sdk.Com
 	}
 	out.Meta = nil
 	return &out, nil
-}
-
-// Asked hands a server's question to the session whose call it must belong to: the only one that has calls of that server running.
-func (g *Gateway) Asked(ctx context.Context, q *aggregator.Question) ([]byte, error) {
-	g.mu.Lock()
-	of := g.running[q.Server]
-	var s *sdk.ServerSession
-	if len(of) == 1 {
-		for s = range of {
-		}
-	}
-	g.mu.Unlock()
-	if s == nil {
-		return nil, peer.Errorf(peer.CodeRefused, "it is not clear whose call this belongs to")
-	}
-	if !g.lets(ctx, q.Server, q.Method, q.Params) {
-		return nil, peer.Errorf(peer.CodeRefused, "the owner's detectors refuse this")
-	}
-	var answer any
-	var err error
-	switch q.Method {
-	case "sampling/createMessage":
-		var p sdk.CreateMessageParams //nolint:staticcheck // servers and clients of older revisions have it
-		if json.Unmarshal(q.Params, &p) != nil {
-			return nil, peer.Errorf(jsonrpc.CodeInvalidParams, "the parameters are none")
-		}
-		p.Meta = nil
-		answer, err = s.CreateMessage(ctx, &p) //nolint:staticcheck // servers and clients of older revisions have it
-	case "elicitation/create":
-		var p sdk.ElicitParams
-		if json.Unmarshal(q.Params, &p) != nil {
-			return nil, peer.Errorf(jsonrpc.CodeInvalidParams, "the parameters are none")
-		}
-		p.Meta = nil
-		answer, err = s.Elicit(ctx, &p)
-	default:
-		return nil, peer.Errorf(jsonrpc.CodeMethodNotFound, "that is not handed on")
-	}
-	if err != nil {
-		return nil, peer.Errorf(peer.CodeFailed, "%.500s", err)
-	}
-	return json.Marshal(answer) //nolint:wrapcheck // of the SDK's own types
 }

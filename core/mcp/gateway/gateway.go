@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -46,11 +47,13 @@ type Judge interface {
 
 // Call is one request of the guest, for the record.
 type Call struct {
-	Time                   time.Time
-	Server, Method, Tool   string
-	RequestID              string
-	Request, Response      []byte
-	Decision, Rule, Error  string
+	Time                  time.Time
+	Server, Method, Tool  string
+	RequestID             string
+	Request, Response     []byte
+	Decision, Rule, Error string
+	// AskID is the question to the owner that held it.
+	AskID                  string
 	Duration               time.Duration
 	Process                proto.ProcessClaim
 	Sent, Received         int64
@@ -64,8 +67,8 @@ type Config struct {
 	// Judge decides, Record takes every call.
 	Judge  Judge
 	Record func(Call)
-	// Inspect looks at what goes to servers and what comes back, after the policy has allowed it: a rule, and what was found, refuse it. Nil
-	// looks at nothing.
+	// Inspect looks at what goes to servers and what comes back, after the policy has allowed it: a rule, and what was found, refuse it. It
+	// notes in the passage what it has asked the owner. Nil looks at nothing.
 	Inspect func(ctx context.Context, p *Passage) (rule, found string)
 	// Pins are the tools that the owner has approved.
 	Pins *mcp.Pins
@@ -80,6 +83,9 @@ type Gateway struct {
 	calls  chan struct{}
 	held   atomic.Int64
 
+	// building is held while the view is made, so that the last one is of the newest offers.
+	building sync.Mutex
+
 	mu       sync.Mutex
 	backend  Backend
 	offers   map[string]*aggregator.Offering
@@ -88,8 +94,10 @@ type Gateway struct {
 	count    int
 	running  map[string]map[*sdk.ServerSession]int // calls of each server
 	tokens   map[uint64]progressTo
-	next     uint64
-	checked  time.Time
+	// subscribed are the resources that sessions hear of.
+	subscribed subscriptions
+	next       uint64
+	checked    time.Time
 	// expected are the servers there are to be, and settled is closed when each has been heard of.
 	expected []string
 	settled  chan struct{}
@@ -106,6 +114,7 @@ func New(cfg Config) *Gateway {
 	g := &Gateway{
 		cfg: cfg, calls: make(chan struct{}, maxCalls), offers: map[string]*aggregator.Offering{},
 		sessions: map[*sdk.ServerSession]*proto.ProcessClaim{}, running: map[string]map[*sdk.ServerSession]int{}, tokens: map[uint64]progressTo{},
+		subscribed: subscriptions{byURI: map[string]map[*sdk.ServerSession]bool{}},
 	}
 	g.settled = make(chan struct{})
 	changing := true
@@ -161,16 +170,16 @@ func (g *Gateway) now() *view {
 	return g.rebuild()
 }
 
-// rebuild makes the view anew, and tells the guest of what has changed.
+// rebuild makes the view anew, and tells the guest of what has changed. No call waits for that.
 func (g *Gateway) rebuild() *view {
+	g.building.Lock()
+	defer g.building.Unlock()
 	g.mu.Lock()
-	offers := make([]*aggregator.Offering, 0, len(g.offers))
-	for _, o := range g.offers {
-		offers = append(offers, o)
-	}
-	old := g.view
-	g.view = makeView(offers, g.cfg.Pins)
-	fresh := g.view
+	offers, old := slices.Collect(maps.Values(g.offers)), g.view
+	g.mu.Unlock()
+	fresh := makeView(offers, g.cfg.Pins)
+	g.mu.Lock()
+	g.view = fresh
 	g.mu.Unlock()
 	if err := g.cfg.Pins.Saw(fresh.tools, time.Now()); err != nil {
 		g.cfg.Log.Warn("new MCP tools cannot be noted, and so not be approved", "error", err)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ type Passage struct {
 	Process *proto.ProcessClaim
 	// Unasked says that nobody waits for it, a notification for one, and that the owner is not to be asked either.
 	Unasked bool
+	// AskID is the question that Inspect has put to the owner.
+	AskID string
 }
 
 // lets reports whether what a server says by itself, as JSON, may go on to the guest.
@@ -38,35 +41,38 @@ func (g *Gateway) lets(ctx context.Context, server, what string, body []byte) bo
 }
 
 // complaint is a server's error, inspected as its answers are.
-func (g *Gateway) complaint(ctx context.Context, r *request, process *proto.ProcessClaim, failed error) (rule string, err error) {
+func (g *Gateway) complaint(ctx context.Context, r *request, call *Call, failed error) error {
 	body, err := json.Marshal(failed.Error())
 	if err == nil {
-		rule, err = g.inspect(ctx, r, process, true, body)
+		err = g.inspect(ctx, r, call, true, body)
 	}
 	if err != nil {
-		return rule, err
+		return err
 	}
-	return "", failed
+	return failed
 }
 
-// inspect has somebody look at a passage: the rule that refuses it, and the error that says so.
-func (g *Gateway) inspect(ctx context.Context, r *request, process *proto.ProcessClaim, received bool, body []byte) (rule string, err error) {
+// inspect has somebody look at a passage of a call, and notes there what came of it; the error says what refuses it.
+func (g *Gateway) inspect(ctx context.Context, r *request, call *Call, received bool, body []byte) error {
 	if g.cfg.Inspect == nil {
-		return "", nil
+		return nil
 	}
 	text, err := texts(body)
 	if err != nil {
-		return "", peer.Errorf(peer.CodeFailed, "what MCP server %s is told, or says, is no JSON", r.server)
+		return peer.Errorf(peer.CodeFailed, "what MCP server %s is told, or says, is no JSON", r.server)
 	}
-	rule, why := g.cfg.Inspect(ctx, &Passage{Server: r.server, Tool: r.tool, Received: received, Text: text, Process: process})
+	p := &Passage{Server: r.server, Tool: r.tool, Received: received, Text: text, Process: &call.Process}
+	rule, why := g.cfg.Inspect(ctx, p)
+	call.AskID = cmp.Or(p.AskID, call.AskID)
 	if rule == "" {
-		return "", nil
+		return nil
 	}
+	call.Decision, call.Rule = "denied", rule
 	what := "the arguments"
 	if received {
 		what = "the answer, which is not shown"
 	}
-	return rule, peer.Errorf(peer.CodeRefused, "refused by %s: %s was found in %s. Trying again will not help; leave it out, or ask the owner of this VM (%s of MCP server %s)",
+	return peer.Errorf(peer.CodeRefused, "refused by %s: %s was found in %s. Trying again will not help; leave it out, or ask the owner of this VM (%s of MCP server %s)",
 		rule, why, what, r.tool, r.server)
 }
 

@@ -24,9 +24,9 @@ func (g *Gateway) OutsideCall(ctx context.Context, full string, args []byte) ([]
 	if e.State != mcp.Listed {
 		return nil, fault.New(fault.Forbidden, "tool %s is held back: %s", e.Full, e.Why).WithHint("capsem mcp approve %s, if you trust it as it is", e.Full)
 	}
-	canonical, err := mcp.Canonical(args)
-	if err != nil || len(canonical) > 0 && canonical[0] != '{' {
-		return nil, fault.New(fault.Invalid, "the arguments are no JSON object")
+	canonical, err := arguments(e, args)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "%s", err)
 	}
 	var body json.RawMessage
 	err = g.do(ctx, &request{

@@ -43,6 +43,7 @@ func (g *Gateway) Serve(ctx context.Context, st Stream, process *proto.ProcessCl
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		delete(g.sessions, session)
+		g.subscribed.leave(session)
 	}()
 	if err := session.Wait(); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 		g.cfg.Log.Debug("an MCP session of the guest ended", "error", err)
@@ -124,11 +125,11 @@ func (g *Gateway) receive(next sdk.MethodHandler) sdk.MethodHandler {
 		case *sdk.CompleteParams:
 			return g.complete(ctx, session(req), p)
 		case *sdk.SubscribeParams:
-			if err := g.subscribe(ctx, session(req), "resources/subscribe", p.URI); err != nil {
+			if err := g.subscribe(ctx, session(req), p.URI); err != nil {
 				return nil, err
 			}
 		case *sdk.UnsubscribeParams:
-			if err := g.subscribe(ctx, session(req), "resources/unsubscribe", p.URI); err != nil {
+			if err := g.unsubscribe(ctx, session(req), p.URI); err != nil {
 				return nil, err
 			}
 		}

@@ -37,7 +37,7 @@ func (h *Host) server(ctx context.Context, d *mcp.Definition) (*aggregator.Serve
 		return nil, fmt.Errorf("the url of MCP server %s is no http or https URL without a user name", d.Name)
 	}
 	s.Proxy = h.cfg.Proxy
-	headers, err := h.headers(ctx, d)
+	headers, _, err := h.headers(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -84,22 +84,23 @@ func (h *Host) version(ctx context.Context, d *mcp.Definition) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
 }
 
-// headers are those of requests to a server behind a URL. What a sign-in has got is among them, unless the owner has written another.
-func (h *Host) headers(ctx context.Context, d *mcp.Definition) (map[string]string, error) {
-	out, err := h.resolved(ctx, d.Headers)
+// headers are those of requests to a server behind a URL. What a sign-in has got is among them, unless the owner has written another; the
+// mark is that of its token.
+func (h *Host) headers(ctx context.Context, d *mcp.Definition) (out map[string]string, mark string, err error) {
+	out, err = h.resolved(ctx, d.Headers)
 	if err != nil || h.cfg.Secrets == nil || d.URL == "" {
-		return out, err
+		return out, "", err
 	}
 	for name := range out {
 		if strings.EqualFold(name, "authorization") {
-			return out, nil
+			return out, "", nil
 		}
 	}
 	token, err := h.cfg.Secrets.Resolve(ctx, mcp.LoginSecret(d.Name))
 	if err == nil {
-		out["Authorization"] = "Bearer " + token
+		out["Authorization"], mark = "Bearer "+token, mcp.Mark(token)
 	}
-	return out, nil // most servers want no sign-in
+	return out, mark, nil // most servers want no sign-in
 }
 
 // resolved puts secrets in the place of references. "Bearer secret:NAME" is one too.

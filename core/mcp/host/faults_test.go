@@ -119,6 +119,31 @@ func TestSlowToolBlocksNobody(t *testing.T) {
 	}
 }
 
+func TestAFloodThatASessionDoesNotReadHoldsUpNobody(t *testing.T) {
+	r, s := withServer(t, "", nil)
+	deaf := r.stream()
+	rw := bufio.NewReadWriter(bufio.NewReader(deaf), bufio.NewWriter(deaf))
+	say(t, rw, hello)
+	if v := say(t, rw, `{"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"debug"}}`); v["error"] != nil {
+		t.Fatal(v)
+	}
+	if _, err := call(t, s, "test__flood", nil); err != nil { // deaf reads nothing of what it has asked for
+		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := call(t, s, "local__echo", args{"text": "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A write that nobody reads is given up in the end, and the session with it: nothing has waited for that.
+	for line := ""; !strings.Contains(line, "notifications/message"); {
+		var err error
+		if line, err = rw.ReadString('\n'); err != nil {
+			t.Fatal("the deaf session was given up before the calls were answered: ", err)
+		}
+	}
+}
+
 func TestCancelledCallEndsAtTheServer(t *testing.T) {
 	r, s := withServer(t, "", func(d *mcp.Definition) { d.Limits.Concurrency = 1 })
 	ctx, cancel := context.WithCancel(t.Context())

@@ -21,6 +21,8 @@ import (
 type Secrets interface {
 	// Resolve gives the value of a secret by its name.
 	Resolve(ctx context.Context, ref string) (string, error)
+	// Renew waits until there is another value of one than that with a mark (mcp.Mark), which its server has refused.
+	Renew(ctx context.Context, ref, mark string) error
 }
 
 // Listener is told of what happens.
@@ -72,6 +74,7 @@ type Host struct {
 	current  *link               // nil while there is no aggregator
 	changed  chan struct{}
 	programs map[uint64]*program
+	events   map[string]chan *aggregator.Happening // of each server
 }
 
 // link is one life of the aggregator.
@@ -88,7 +91,7 @@ func Start(ctx context.Context, cfg Config) *Host {
 	if cfg.lookup == nil {
 		cfg.lookup = net.DefaultResolver.LookupIPAddr
 	}
-	h := &Host{cfg: cfg, changed: make(chan struct{}), programs: map[uint64]*program{}, defs: map[string]mcp.Definition{}}
+	h := &Host{cfg: cfg, changed: make(chan struct{}), programs: map[uint64]*program{}, defs: map[string]mcp.Definition{}, events: map[string]chan *aggregator.Happening{}}
 	_, _ = rand.Read(h.key[:]) // never fails
 	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	h.work.Go(h.run)

@@ -24,13 +24,42 @@ func (h *Host) Note(method string, params []byte) {
 	case aggregator.Event:
 		var e aggregator.Happening
 		if err := peer.Unmarshal(params, &e); err == nil && h.has(e.Server) {
-			h.cfg.Listener.Happened(&e)
+			h.happened(&e)
 		}
 	case aggregator.Close:
 		var t aggregator.Target
 		if err := peer.Unmarshal(params, &t); err == nil {
 			h.end(t.Number)
 		}
+	}
+}
+
+// maxEvents bounds the notifications of one server that wait to be handed on; what comes when there are so many is dropped.
+const maxEvents = 128
+
+// happened hands a notification on, after those of the same server that came before. Nothing else waits for that: a server may send
+// notifications without end, and a client may read none of them.
+func (h *Host) happened(e *aggregator.Happening) {
+	h.mu.Lock()
+	waiting := h.events[e.Server]
+	if waiting == nil && h.ctx.Err() == nil {
+		waiting = make(chan *aggregator.Happening, maxEvents)
+		h.events[e.Server] = waiting
+		h.work.Go(func() {
+			for {
+				select {
+				case e := <-waiting:
+					h.cfg.Listener.Happened(e)
+				case <-h.ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	h.mu.Unlock()
+	select {
+	case waiting <- e:
+	default:
 	}
 }
 
@@ -74,11 +103,23 @@ func (h *Host) Call(ctx context.Context, method string, params []byte) ([]byte, 
 		if err != nil {
 			return nil, err
 		}
-		headers, err := h.headers(ctx, &d)
+		return h.dress(ctx, &d)
+	case aggregator.Renew:
+		var t aggregator.Worn
+		if err := peer.Unmarshal(params, &t); err != nil {
+			return nil, err //nolint:wrapcheck // as above
+		}
+		d, err := h.definition(t.Server)
+		if err == nil && (d.URL == "" || h.cfg.Secrets == nil) {
+			err = fmt.Errorf("nobody signs in to MCP server %s", t.Server)
+		}
+		if err == nil {
+			err = h.cfg.Secrets.Renew(ctx, mcp.LoginSecret(d.Name), t.Mark)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return peer.Marshal(aggregator.Clothes{Headers: headers}) //nolint:wrapcheck // says what it did
+		return h.dress(ctx, &d)
 	case aggregator.Ask:
 		var q aggregator.Question
 		if err := peer.Unmarshal(params, &q); err != nil {
@@ -98,6 +139,15 @@ func (h *Host) Call(ctx context.Context, method string, params []byte) ([]byte, 
 		return peer.Marshal(answer) //nolint:wrapcheck // says what it did
 	}
 	return nil, peer.Errorf(-32601, "there is no %.60q", method)
+}
+
+// dress gives the headers of a request to a server.
+func (h *Host) dress(ctx context.Context, d *mcp.Definition) ([]byte, error) {
+	headers, mark, err := h.headers(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return peer.Marshal(aggregator.Clothes{Headers: headers, Mark: mark}) //nolint:wrapcheck // says what it did
 }
 
 // resolve gives the addresses of a server's host. Names of no server are not looked up, and a public name does not lead to a private

@@ -139,6 +139,7 @@ func (h *Host) startAggregator() (*program, net.Conn, *net.UnixConn, error) {
 		return nil, nil, nil, errors.Join(err, conn.Close(), theirs.Close())
 	}
 	cmd := h.personality("capsem-mcp-aggregator")
+	sandbox.Wrap(cmd, sandbox.NetworkOnly)
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = theirs, theirs, []*os.File{passed}
 	p, err := h.start("aggregator", cmd)
@@ -268,6 +269,7 @@ func (h *Host) startBuiltin(in, out *os.File) (*program, error) {
 		return nil, err
 	}
 	cmd := h.personality("capsem-mcp-builtin")
+	sandbox.Wrap(cmd, sandbox.Nothing)
 	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = []string{}, "/", in, out, []*os.File{theirs}
 	if h.cfg.SessionDir != "" {
 		cmd.Env = append(cmd.Env, "CAPSEM_SESSION_DIR="+h.cfg.SessionDir)

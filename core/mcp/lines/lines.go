@@ -16,6 +16,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"capsem/core/proto"
 )
 
 // Bounds for an untrusted client.
@@ -132,7 +134,7 @@ func Decode(line []byte, depth int) (msg jsonrpc.Message, code int64, err error)
 	switch {
 	case !utf8.Valid(line):
 		return nil, jsonrpc.CodeParseError, errors.New("not UTF-8 text")
-	case Deep(line, depth):
+	case proto.DeepJSON(line, depth):
 		return nil, jsonrpc.CodeInvalidRequest, fmt.Errorf("JSON nested more than %d deep", depth)
 	case !json.Valid(line):
 		return nil, jsonrpc.CodeParseError, errors.New("not JSON")
@@ -146,27 +148,6 @@ func Decode(line []byte, depth int) (msg jsonrpc.Message, code int64, err error)
 		return msg, jsonrpc.CodeInvalidRequest, errors.New("a request without a sensible method")
 	}
 	return msg, 0, nil
-}
-
-// Deep reports whether brackets are nested deeper than allowed. It need not be JSON.
-func Deep(line []byte, most int) bool {
-	depth, text := 0, false
-	for i := 0; i < len(line); i++ {
-		switch b := line[i]; {
-		case text && b == '\\':
-			i++
-		case b == '"':
-			text = !text
-		case text:
-		case b == '{' || b == '[':
-			if depth++; depth > most {
-				return true
-			}
-		case b == '}' || b == ']':
-			depth--
-		}
-	}
-	return false
 }
 
 var errTwice = errors.New("the id of a request that has no answer yet")

@@ -10,10 +10,8 @@ import (
 )
 
 const (
-	// maxServing bounds the calls of the other side that are being served; further ones are refused.
-	maxServing = 512
-	// maxNotes bounds the notes that wait to be handled; a side that sends more waits.
-	maxNotes = 256
+	// maxServing bounds the calls of the other side that are being served, maxServingBytes their parameters together; further ones are refused.
+	maxServing, maxServingBytes = 512, 64 << 20
 	// stopTime is how long handlers get to end when a Peer is closed.
 	stopTime = 10 * time.Second
 )
@@ -37,10 +35,11 @@ type Peer struct {
 	next    uint64
 	waiting map[uint64]chan *frame
 	serving map[uint64]context.CancelFunc
+	held    int   // bytes of the parameters of what is being served
 	err     error // why it is over
 	over    chan struct{}
 
-	notes chan *frame
+	notes *queue
 	work  sync.WaitGroup
 }
 
@@ -48,18 +47,18 @@ type Peer struct {
 func New(ctx context.Context, conn io.ReadWriteCloser, handler Handler) *Peer {
 	p := &Peer{
 		conn: conn, handler: handler, waiting: map[uint64]chan *frame{}, serving: map[uint64]context.CancelFunc{},
-		over: make(chan struct{}), notes: make(chan *frame, maxNotes),
+		over: make(chan struct{}), notes: newQueue(),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { p.end(context.Cause(ctx)) })
 	p.work.Go(func() {
 		defer cancel()
 		defer stop()
-		defer close(p.notes)
+		defer p.notes.end()
 		p.end(p.read(ctx))
 	})
 	p.work.Go(func() {
-		for f := range p.notes {
+		for f := p.notes.take(); f != nil; f = p.notes.take() {
 			p.handler.Note(f.Method, f.Body)
 		}
 	})
@@ -98,6 +97,7 @@ func (p *Peer) end(err error) {
 	}
 	p.err = err
 	close(p.over)
+	p.notes.stop()
 	for id, ch := range p.waiting {
 		close(ch)
 		delete(p.waiting, id)
@@ -184,11 +184,7 @@ func (p *Peer) read(ctx context.Context) error {
 		case call:
 			err = p.serve(ctx, f)
 		case note:
-			select {
-			case p.notes <- f:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+			p.notes.put(f)
 		case cancel:
 			p.mu.Lock()
 			if stop := p.serving[f.ID]; stop != nil {
@@ -213,9 +209,10 @@ func (p *Peer) read(ctx context.Context) error {
 func (p *Peer) serve(ctx context.Context, f *frame) error {
 	ctx, stop := context.WithCancel(ctx)
 	p.mu.Lock()
-	busy, twice := len(p.serving) >= maxServing, p.serving[f.ID] != nil
+	busy, twice := len(p.serving) >= maxServing || p.held+len(f.Body) > maxServingBytes, p.serving[f.ID] != nil
 	if !busy && !twice {
 		p.serving[f.ID] = stop
+		p.held += len(f.Body)
 	}
 	p.mu.Unlock()
 	if twice {
@@ -232,6 +229,7 @@ func (p *Peer) serve(ctx context.Context, f *frame) error {
 		stop()
 		p.mu.Lock()
 		delete(p.serving, f.ID)
+		p.held -= len(f.Body)
 		p.mu.Unlock()
 		if out.Body = body; err != nil {
 			out.Kind, out.Body, out.Error = failure, nil, asError(err)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"runtime"
 
 	"github.com/elastic/go-seccomp-bpf"
@@ -160,18 +160,8 @@ func closeOthers() error {
 	return nil
 }
 
-// Lookup finds the program of a command in the directories of the system, and gives its path.
-func Lookup(command string) (string, error) {
-	if filepath.IsAbs(command) {
-		return filepath.Clean(command), nil
-	}
-	if filepath.Base(command) == command {
-		for _, dir := range []string{"/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"} {
-			path := filepath.Join(dir, command)
-			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				return path, nil
-			}
-		}
-	}
-	return "", fmt.Errorf("there is no program %.80q in the directories of the system; give its path", command)
-}
+// programDirs are the directories of the system that programs are in.
+var programDirs = []string{"/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"}
+
+// Wrap changes nothing here: a process of ours locks itself up.
+func Wrap(*exec.Cmd, Kind) {}

@@ -1,10 +1,12 @@
-// Package sandbox takes from a process what it does not need, for good: files by Landlock, system calls by seccomp. The aggregator and
-// the built-in server lock themselves; a program of the owner's is started through Launch, which locks itself and then becomes it.
+// Package sandbox takes from a process what it does not need, for good: on Linux files by Landlock, system calls by seccomp, and on macOS
+// all of it by a profile of sandbox-exec. The aggregator and the built-in server lock themselves, or, on macOS, are started locked up
+// (Wrap) and see whether they are; a program of the owner's is started through Launch, which locks itself and then becomes it.
 package sandbox
 
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -47,4 +49,20 @@ func (p *Program) Validate(forbidden ...string) error {
 		}
 	}
 	return nil
+}
+
+// Lookup finds the program of a command in the directories of the system, and gives its path.
+func Lookup(command string) (string, error) {
+	if filepath.IsAbs(command) {
+		return filepath.Clean(command), nil
+	}
+	if filepath.Base(command) == command {
+		for _, dir := range programDirs {
+			path := filepath.Join(dir, command)
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return path, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("there is no program %.80q in the directories of the system; give its path", command)
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"capsem/core/proto"
 )
 
 const (
@@ -167,7 +169,7 @@ func (c *conn) take(l line) error {
 	if !json.Valid(l.text) {
 		return c.refuse(nil, jsonrpc.CodeParseError, "a line is not JSON")
 	}
-	if depth(l.text) > MaxDepth {
+	if proto.DeepJSON(l.text, MaxDepth) {
 		return c.refuse(nil, jsonrpc.CodeInvalidRequest, fmt.Sprintf("a message is nested deeper than %d", MaxDepth))
 	}
 	if l.text[0] != '[' {
@@ -333,23 +335,3 @@ func (c *conn) Close() error {
 
 // SessionID implements mcp.Connection: there is one session.
 func (*conn) SessionID() string { return "" }
-
-// depth is how deep valid JSON is nested.
-func depth(text []byte) int {
-	deepest, now, quoted := 0, 0, false
-	for i := 0; i < len(text); i++ {
-		switch b := text[i]; {
-		case quoted && b == '\\':
-			i++
-		case b == '"':
-			quoted = !quoted
-		case quoted:
-		case b == '{' || b == '[':
-			now++
-			deepest = max(deepest, now)
-		case b == '}' || b == ']':
-			now--
-		}
-	}
-	return deepest
-}

@@ -34,6 +34,8 @@ type Hello struct {
 	Resumed bool `cbor:"resumed"`
 	// Hints says that the guest side knows what to do with a Hint.
 	Hints bool `cbor:"hints,omitempty"`
+	// Behind says that the guest side makes use of credit.
+	Behind bool `cbor:"behind,omitempty"`
 }
 
 // Welcome answers Hello.
@@ -41,6 +43,8 @@ type Welcome struct {
 	Version int `cbor:"version"`
 	// Forgets is how many messages that forget nodes the host has carried out for this mount.
 	Forgets uint64 `cbor:"forgets"`
+	// Fresh says that the host knows nothing of this mount yet, though it may have been another's before.
+	Fresh bool `cbor:"fresh,omitempty"`
 	// Tag names the directory, for logs.
 	Tag string `cbor:"tag"`
 }

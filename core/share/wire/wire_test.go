@@ -69,6 +69,9 @@ func FuzzMessages(f *testing.F) {
 			if int(head.Len) != len(b) || len(body) > len(b) {
 				t.Fatal(head)
 			}
+			if w, ok := wire.ParseWrite(body); ok && int(w.Size) != len(body)-wire.WriteHead {
+				t.Fatal(w)
+			}
 			r := wire.NewBody(body)
 			_, _ = r.U64(), r.U32()
 			if name := r.Name(); r.Err() == nil && wire.CheckName(name) != nil {
@@ -80,6 +83,9 @@ func FuzzMessages(f *testing.F) {
 		}
 		_, _, _ = wire.ParseOut(b)
 		_, _ = wire.ParseInit(b)
+		if n, err := wire.ParseCredit(b); err == nil && n > wire.MaxBehind {
+			t.Fatal(n)
+		}
 		if h, err := wire.ReadHello(bytes.NewReader(b)); err == nil && len(h.Mount) != wire.MountSize {
 			t.Fatal(h)
 		}
