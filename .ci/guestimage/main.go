@@ -1,4 +1,4 @@
-// Command guestimage makes the image that the tests boot, unless it is in the cache already.
+// Command guestimage makes the images that the tests boot, unless they are in the cache already.
 package main
 
 import (
@@ -15,17 +15,20 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	start, last := time.Now(), time.Time{}
-	set, err := assetstest.Prepare(ctx, func(s build.Step) {
-		if s.Warning || time.Since(last) > 5*time.Second {
-			last = time.Now()
-			fmt.Printf("[%3.0fs] %s %s\n", time.Since(start).Seconds(), s.Name, s.Detail)
+	defer stop()
+	for _, profile := range []string{assetstest.Minimal, assetstest.Dev} {
+		start, last := time.Now(), time.Time{}
+		set, err := assetstest.Prepare(ctx, profile, func(s build.Step) {
+			if s.Warning || time.Since(last) > 5*time.Second {
+				last = time.Now()
+				fmt.Printf("[%3.0fs] %s: %s %s\n", time.Since(start).Seconds(), profile, s.Name, s.Detail)
+			}
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "guestimage:", fault.Line(err))
+			stop()
+			os.Exit(1)
 		}
-	})
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "guestimage:", fault.Line(err))
-		os.Exit(1)
+		fmt.Println(set.Dir())
 	}
-	fmt.Println(set.Dir())
 }

@@ -276,6 +276,9 @@ type ProvisionRequest struct {
 	ForceMounts bool          `json:"force_mounts,omitempty"`
 	// Policy are rules of the VM's own, as in policy.toml. They only narrow what the other rules allow. Empty: those of Image, if any.
 	Policy string `json:"policy,omitempty"`
+	// Secrets are the names of the stored secrets that it gets placeholders of. Left out: those of Image, if that says, else all; an empty
+	// list: none.
+	Secrets []string `json:"secrets,omitzero"`
 	// Cold boots the VM even where it could go on from a template.
 	Cold bool `json:"cold,omitempty"`
 }
@@ -316,6 +319,8 @@ type SandboxInfo struct {
 	Step string `json:"step,omitempty"`
 	// Mounts are the directories of the host that it shares besides its workspace.
 	Mounts []proto.Mount `json:"mounts,omitempty"`
+	// Secrets are the names of the secrets that it has; left out for all, empty for none.
+	Secrets []string `json:"secrets,omitzero"`
 	// Image is what it was made of; Notes are what its owner should know of its start.
 	Image string   `json:"image,omitempty"`
 	Notes []string `json:"notes,omitempty"`
@@ -391,6 +396,8 @@ type RunRequest struct {
 	RAMMB  int `json:"ram_mb,omitempty"`
 	CPUs   int `json:"cpus,omitempty"`
 	DiskMB int `json:"disk_mb,omitempty"`
+	// Secrets are as in ProvisionRequest.
+	Secrets []string `json:"secrets,omitzero"`
 }
 
 // JobsReply lists the jobs of one VM, newest first.

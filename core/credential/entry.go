@@ -164,6 +164,8 @@ func (e *Entry) checkValue() error {
 		return fault.New(fault.Invalid, "a password needs the name of its user, without blanks and colons").WithHint("add --user NAME")
 	case e.Form == OAuth && e.Token == nil:
 		return fault.New(fault.Invalid, "a sign-in has no tokens")
+	case e.Token != nil && (len(e.Token.Refresh) > proto.MaxSecret || len(e.Token.Identity) > 2*proto.MaxSecret):
+		return fault.New(fault.TooLarge, "a token of the sign-in is longer than %d bytes", proto.MaxSecret)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"slices"
+	"strings"
 
 	"capsem/core/proto"
 )
@@ -22,22 +23,35 @@ type placeholders struct{ value, refresh, identity string }
 func (e *Entry) placeholders(family string) placeholders {
 	p := placeholders{value: placeholder(family, e.Name, fieldValue, e.Shape)}
 	if e.Token != nil {
-		if len(e.Token.Refresh) >= proto.MinSecret {
+		if len(e.Token.Refresh) >= proto.MinSecret && len(e.Token.Refresh) <= proto.MaxSecret {
 			p.refresh = placeholder(family, e.Name, fieldRefresh, refreshShape(e))
 		}
-		if claims := placeholderClaims(e.Token.Identity); claims != "" {
+		if claims := placeholderClaims(e.Token.Identity); claims != "" && len(claims) < proto.MaxSecret-64 {
 			p.identity = placeholder(family, e.Name, fieldIdentity, Shape{Prefix: claims, Alphabet: digits + lower + upper, Rest: "********************************"})
 		}
 	}
 	return p
 }
 
-// For gives what a worker and its guest get of the credentials, for a VM of a family: it is a pure function.
-func For(entries []Entry, family string) proto.Credentials {
-	var out proto.Credentials
-	entries = slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool { return e.Kind == ForServers })
-	for i := range entries {
-		e := &entries[i]
+// For gives what a worker and its guest get of the credentials, for a VM of a family: it is a pure function. chosen are the names of those that
+// the VM is given, nil for all; of the others it has nothing, but what leaves it is searched for them.
+func For(entries []Entry, family string, chosen []string) proto.Credentials {
+	out := proto.Credentials{}
+	var given []Entry
+	for _, e := range entries {
+		switch {
+		case e.Kind == ForServers:
+		case chosen == nil || slices.Contains(chosen, e.Name):
+			given = append(given, e)
+		default:
+			if out.Watched == nil {
+				out.Watched = map[string]proto.Secret{}
+			}
+			out.Watched[e.Name] = proto.Secret(strings.TrimPrefix(e.Value, e.Shape.Prefix))
+		}
+	}
+	for i := range given {
+		e := &given[i]
 		p := e.placeholders(family)
 		out.Grants = append(out.Grants, proto.Grant{
 			Name: e.Name, Kind: e.Kind, Hosts: slices.Clone(e.Hosts), Places: slices.Clone(e.Places),
@@ -50,6 +64,6 @@ func For(entries []Entry, family string) proto.Credentials {
 			}
 		}
 	}
-	out.Env, out.Files = Prepare(entries, family)
+	out.Env, out.Files = Prepare(given, family)
 	return out
 }

@@ -91,7 +91,7 @@ func TestPlaceholdersAreShapedAsTheirValuesAndDifferByVM(t *testing.T) {
 
 func TestTheGuestGetsPlaceholdersOnly(t *testing.T) {
 	all := entries(t)
-	c := For(all, "family")
+	c := For(all, "family", nil)
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}

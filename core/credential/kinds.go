@@ -52,8 +52,8 @@ var kinds = map[string]kind{
 	},
 	"openai": {
 		prefixes:   []string{"sk-svcacct-", "sk-admin-", "sk-proj-", "sk-"},
-		hosts:      []string{"api.openai.com"},
-		oauthHosts: []string{"api.openai.com", "chatgpt.com"},
+		hosts:      []string{"api.openai.com", "chatgpt.com"},                  // Codex asks the second for the models, with a key too
+		oauthHosts: []string{"api.openai.com", "chatgpt.com", "*.chatgpt.com"}, // workspaces of some regions have a host of their own
 		places:     []Place{bearer}, env: []string{"OPENAI_API_KEY"}, preset: "codex",
 		probe:      probe{url: "https://api.openai.com/v1/models", header: "Authorization", before: "Bearer "},
 		probeOAuth: probe{url: "https://chatgpt.com/backend-api/wham/usage", header: "Authorization", before: "Bearer "},

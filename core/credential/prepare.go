@@ -6,27 +6,36 @@ import (
 	"strings"
 	"time"
 
+	"capsem/core/fault"
 	"capsem/core/proto"
 )
 
 // Prepare gives the variables and files by which the command lines of the providers find their credentials in a guest, with
-// placeholders in them. It is a pure function of the entries and the VM's family.
+// placeholders in them. It is a pure function of the entries and the VM's family. Of what two entries want to be, the first one's is taken; what
+// would be more than a VM takes is left out.
 func Prepare(entries []Entry, family string) (env map[string]string, files []proto.GrantFile) {
 	env = map[string]string{}
-	var git []string
+	var git string
+	var codexKey []proto.GrantFile
+	left := maxVariables
 	for i := range entries {
 		e := &entries[i]
 		p := e.placeholders(family)
 		for _, name := range e.Env {
-			if _, taken := env[name]; !taken {
+			if _, taken := env[name]; !taken && variable(name, p.value) <= left {
 				env[name] = p.value
+				left -= variable(name, p.value)
 			}
 		}
 		switch e.Form {
 		case OAuth:
-			files = append(files, signInFiles(e, p)...)
+			files = add(files, signInFiles(e, p)...)
 		case Key, Basic:
-			git = append(git, gitLines(e, p.value)...)
+			for _, line := range gitLines(e, p.value) {
+				if len(git)+len(line) < proto.MaxGrantFile {
+					git += line + "\n"
+				}
+			}
 		}
 		if e.Kind == "anthropic" {
 			files = add(files, claudeSettings(e, p)...)
@@ -34,19 +43,50 @@ func Prepare(entries []Entry, family string) (env map[string]string, files []pro
 		if e.Kind == "google" && e.Form == Key {
 			files = add(files, geminiSettings("gemini-api-key"))
 		}
+		if e.Kind == "openai" && e.Form == Key && codexKey == nil {
+			codexKey = []proto.GrantFile{asJSON(codexPath, codexFile{Mode: "apikey", Key: &p.value}, false)}
+		}
 	}
-	if len(git) > 0 {
-		files = append(files,
-			proto.GrantFile{Path: ".git-credentials", Text: strings.Join(git, "\n") + "\n"},
+	files = add(files, codexKey...) // behind a sign-in
+	if git != "" {
+		files = add(files,
+			proto.GrantFile{Path: ".git-credentials", Text: git},
 			proto.GrantFile{Path: ".gitconfig", Text: "[credential]\n\thelper = store\n", Keep: true})
 	}
 	return env, files
+}
+
+// maxVariables is how many bytes the variables of all secrets together have: each command in a VM is sent with them.
+const maxVariables = 32 << 10
+
+// variable is how many of them one takes.
+func variable(name, value string) int { return len(name) + len(value) + 8 }
+
+// checkVariables says whether all variables fit.
+func checkVariables(entries []Entry) error {
+	n, seen := 0, map[string]bool{}
+	for i := range entries {
+		for _, name := range entries[i].Env {
+			if !seen[name] {
+				seen[name] = true
+				n += variable(name, entries[i].Value)
+			}
+		}
+	}
+	if n > maxVariables {
+		return fault.New(fault.LimitReached, "the variables of all secrets would have %d bytes together, more than %d", n, maxVariables).
+			WithHint("give fewer secrets variables (--env), or remove one that is not used: capsem secret rm")
+	}
+	return nil
 }
 
 // add appends files whose names are not there yet.
 func add(files []proto.GrantFile, more ...proto.GrantFile) []proto.GrantFile {
 next:
 	for _, m := range more {
+		if len(m.Text) > proto.MaxGrantFile {
+			continue
+		}
 		for _, f := range files {
 			if f.Path == m.Path {
 				continue next
@@ -57,6 +97,9 @@ next:
 	return files
 }
 
+// codexPath is where Codex has its credentials. It does not look at OPENAI_API_KEY.
+const codexPath = ".codex/auth.json"
+
 // signInFiles are the file of a sign-in, as its command line writes it.
 func signInFiles(e *Entry, p placeholders) []proto.GrantFile {
 	t := e.Token
@@ -66,7 +109,7 @@ func signInFiles(e *Entry, p placeholders) []proto.GrantFile {
 			Access: p.value, Refresh: p.refresh, Expires: farFuture * 1000, Scopes: t.Scopes, Plan: t.Plan, Tier: t.Tier,
 		}}, false)}
 	case clientCodex:
-		return []proto.GrantFile{asJSON(".codex/auth.json", codexFile{
+		return []proto.GrantFile{asJSON(codexPath, codexFile{
 			Mode: "chatgpt", Tokens: &codexTokens{Identity: p.identity, Access: p.value, Refresh: p.refresh, Account: t.Account},
 			// It renews what was last renewed long ago; the host does that.
 			LastRefresh: time.Unix(farFuture, 0).UTC().Format(time.RFC3339),
@@ -120,10 +163,11 @@ func gitLines(e *Entry, value string) []string {
 	return out
 }
 
-func asJSON(path string, v any, keep bool) proto.GrantFile {
+// asJSON makes a file; merge is of settings that are the guest's too.
+func asJSON(path string, v any, merge bool) proto.GrantFile {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		panic(err) // types of ours
 	}
-	return proto.GrantFile{Path: path, Text: string(text) + "\n", Keep: keep}
+	return proto.GrantFile{Path: path, Text: string(text) + "\n", Merge: merge}
 }

@@ -95,10 +95,11 @@ func (s *Store) Set(e Entry) error {
 		}
 		e.Updated = time.Now().UTC().Truncate(time.Second)
 		if i < 0 {
-			return append(all, e), nil
+			all = append(all, e)
+		} else {
+			all[i] = e
 		}
-		all[i] = e
-		return all, nil
+		return all, checkVariables(all)
 	})
 }
 

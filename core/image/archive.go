@@ -189,7 +189,7 @@ func Import(home paths.Home, name string, r io.Reader) (*Image, error) {
 	var i *Image
 	if err == nil {
 		// Nobody else says what of this host, of the network and of whose budget its VMs get.
-		m.Name, m.Mounts, m.Policy, m.Budget, m.Family = name, nil, "", "", ""
+		m.Name, m.Mounts, m.Policy, m.Budget, m.Family, m.Secrets = name, nil, "", "", "", nil
 		i, err = Finish(dir, m)
 	}
 	if err != nil {

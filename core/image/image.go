@@ -59,6 +59,8 @@ type Manifest struct {
 	Mounts []proto.Mount `json:"mounts,omitempty"`
 	// Family is what the placeholders in the VM's memory are derived from, so that they go on to mean what they did.
 	Family string `json:"family,omitempty"`
+	// Secrets are the names of those that the VM had, and its VMs have; nil is all.
+	Secrets []string `json:"secrets,omitzero"`
 	// Policy are the rules of the VM's own, which are those of its VMs too.
 	Policy string `json:"policy,omitempty"`
 	// From is the VM that it was forked from, Parent the image of that; for people only.

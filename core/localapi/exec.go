@@ -184,7 +184,7 @@ func (s *Server) runOnce(w http.ResponseWriter, r *http.Request) error {
 	if _, err := execRequest(req.ExecRequest); err != nil { // before a VM is made for it
 		return err
 	}
-	vm, err := s.svc.Provision(r.Context(), api.ProvisionRequest{RAMMB: req.RAMMB, CPUs: req.CPUs, DiskMB: req.DiskMB})
+	vm, err := s.svc.Provision(r.Context(), api.ProvisionRequest{RAMMB: req.RAMMB, CPUs: req.CPUs, DiskMB: req.DiskMB, Secrets: req.Secrets})
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}

@@ -70,7 +70,7 @@ func (s *schemas) fields(t reflect.Type, properties object, required *[]string) 
 			tag = f.Name
 		}
 		properties[tag] = s.typed(f.Type)
-		if !strings.Contains(options, "omitempty") {
+		if !strings.Contains(options, "omitempty") && !strings.Contains(options, "omitzero") {
 			*required = append(*required, tag)
 		}
 	}

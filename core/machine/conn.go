@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"sync"
+
+	"capsem/core/proto"
 )
 
 // client is one connection after its greeting.
@@ -13,6 +15,8 @@ type client struct {
 	r *bufio.Reader
 	// watching is closed when whoever looks out for the client's leaving has ended; nil when nobody does.
 	watching chan struct{}
+	// credentials are the parts that have come so far; nil when the next is the first.
+	credentials *proto.Credentials
 }
 
 // Read reads what came behind a request.

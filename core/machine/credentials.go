@@ -65,6 +65,25 @@ func ownPart(value, placeholder string) string {
 // ownSecrets are the hashes that the owner's secrets are found by.
 func (c *credentials) ownSecrets() *detect.Own { return c.own.Load() }
 
+// takeCredentials takes a part of what the service tells, and all of it with the last.
+func (w *Worker) takeCredentials(ctx context.Context, c *client, part *proto.Credentials) error {
+	all := c.credentials
+	if all == nil {
+		all = part
+	} else {
+		all.Join(part)
+	}
+	c.credentials = nil
+	if err := all.Validate(); err != nil {
+		return fault.New(fault.Invalid, "%s", err)
+	}
+	if all.More {
+		c.credentials = all
+		return nil
+	}
+	return w.setCredentials(ctx, all)
+}
+
 // setCredentials takes what the service tells, and puts the files for the guest into it if it runs.
 func (w *Worker) setCredentials(ctx context.Context, c *proto.Credentials) error {
 	if err := w.credentials.vault.Set(c); err != nil {
@@ -79,6 +98,11 @@ func (w *Worker) setCredentials(ctx context.Context, c *proto.Credentials) error
 		}
 	}
 	for name, value := range c.Servers {
+		if _, there := values[name]; !there {
+			values[name] = []byte(ownPart(string(value), ""))
+		}
+	}
+	for name, value := range c.Watched {
 		if _, there := values[name]; !there {
 			values[name] = []byte(ownPart(string(value), ""))
 		}
@@ -151,13 +175,23 @@ func (w *Worker) furnish(ctx context.Context, a guestAgent, f proto.GrantFile) e
 	old, err := readGuestFile(ctx, a, f.Path, proto.MaxGrantFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+	case f.Merge && errors.Is(err, errTooLong):
+		return nil // one that has grown so long is in use
 	case err != nil:
 		return err
+	case f.Merge:
+		text, changed := mergeJSON(old, []byte(f.Text))
+		if !changed {
+			return nil
+		}
+		f.Text = string(text)
 	case f.Keep || bytes.Equal(old, []byte(f.Text)) || !w.credentials.vault.Placeholder(old):
 		return nil // what has none of our placeholders somebody else wrote
 	}
 	return writeGuestFile(ctx, a, f)
 }
+
+var errTooLong = errors.New("read guest file: it is too long")
 
 // readGuestFile reads a small file beneath /root; one that is not there is fs.ErrNotExist.
 func readGuestFile(ctx context.Context, a guestAgent, name string, limit int) ([]byte, error) {
@@ -177,7 +211,7 @@ func readGuestFile(ctx context.Context, a guestAgent, name string, limit int) ([
 		case kind == proto.KindData && len(out)+len(data) <= limit:
 			out = append(out, data...)
 		case kind == proto.KindData:
-			return nil, errors.New("read guest file: it is too long")
+			return nil, errTooLong
 		case kind == proto.KindResult:
 			return out, guestResult(data)
 		default:

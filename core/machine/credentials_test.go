@@ -94,3 +94,39 @@ func TestTheProxyOfAVMSwapsAndDetects(t *testing.T) {
 		}
 	}
 }
+
+func TestCredentialsInPartsCountOnceAllAreThere(t *testing.T) {
+	w, c := &Worker{credentials: newCredentials()}, &client{}
+	var all proto.Credentials
+	for i := range proto.MaxGrants {
+		placeholder := strings.Repeat("p", proto.MaxSecret-2) + string(rune('0'+i/10)) + string(rune('0'+i%10))
+		all.Grants = append(all.Grants, proto.Grant{Name: "n", Hosts: []string{"a.test"}, Secrets: []proto.GrantSecret{{Placeholder: placeholder, Value: proto.Secret(strings.ToUpper(placeholder))}}})
+	}
+	all.Env = map[string]string{"LAST": "placeholder"}
+	parts, err := all.Parts()
+	if err != nil || len(parts) < 2 {
+		t.Fatalf("%d parts, %v", len(parts), err)
+	}
+	for i, p := range parts {
+		if got := w.withCredentials(nil); len(got) != 0 || w.credentials.vault.Placeholder([]byte(all.Grants[0].Secrets[0].Placeholder)) {
+			t.Fatalf("before part %d they count", i)
+		}
+		if err := w.takeCredentials(t.Context(), c, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, g := range []proto.Grant{all.Grants[0], all.Grants[len(all.Grants)-1]} {
+		if !w.credentials.vault.Placeholder([]byte(g.Secrets[0].Placeholder)) {
+			t.Error("one is not known")
+		}
+	}
+	if got := w.withCredentials(nil); got["LAST"] != "placeholder" {
+		t.Errorf("the variables are %v", got)
+	}
+	if parts[0].More = true; w.takeCredentials(t.Context(), c, parts[0]) != nil || w.takeCredentials(t.Context(), c, &all) == nil {
+		t.Error("more than there can be are taken in parts")
+	}
+	if c.credentials != nil {
+		t.Error("what was refused is kept")
+	}
+}

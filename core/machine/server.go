@@ -186,6 +186,12 @@ func (s *server) answer(ctx context.Context, c *client, req *proto.WorkerRequest
 		return true, s.w.ownerMCP(ctx, c, req.MCP)
 	case proto.OpSnapshots:
 		return true, s.w.ownerSnapshots(ctx, c, req.Snapshots)
+	case proto.OpCredentials:
+		err := s.w.takeCredentials(ctx, c, req.Credentials)
+		if err != nil {
+			return false, refuse(c, err)
+		}
+		return false, proto.WriteFrame(c, proto.WorkerReply{})
 	default:
 		if req.Op == proto.OpWaitJob || req.Op == proto.OpStop || req.Op == proto.OpKill {
 			var cancel context.CancelFunc
@@ -225,8 +231,6 @@ func (s *server) unary(ctx context.Context, req *proto.WorkerRequest) (reply pro
 		err = w.waitFinal(ctx)
 	case proto.OpAnswer:
 		reply.Text, err = w.answerQuestion(req.Answer)
-	case proto.OpCredentials:
-		err = w.setCredentials(ctx, req.Credentials)
 	case proto.OpFork:
 		err = w.fork(ctx, req.Dir)
 	case proto.OpSuspend:

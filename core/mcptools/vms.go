@@ -21,6 +21,7 @@ type createParams struct {
 	Env      map[string]string `json:"env,omitempty" jsonschema:"environment of every command in it"`
 	From     string            `json:"from,omitempty" jsonschema:"the image to make it of (capsem_image_list); as it was forked, going on with what ran"`
 	Policy   string            `json:"policy,omitempty" jsonschema:"rules of its own, as in policy.toml; they only narrow what the owner allows"`
+	Secrets  []string          `json:"secrets,omitzero" jsonschema:"names of the stored secrets that it gets placeholders of; all when left out, none for an empty list"`
 }
 
 // vmName is a parameter that names a VM.
@@ -105,7 +106,7 @@ func (c *call) provision(ctx context.Context, in createParams) (string, error) {
 	if err := proto.ValidateEnv(in.Env); err != nil {
 		return "", fault.New(fault.Invalid, "%s", err)
 	}
-	req := api.ProvisionRequest{Name: in.Name, RAMMB: in.RAMMB, CPUs: in.CPUCount, DiskMB: in.DiskMB, Env: in.Env, Image: in.From, Policy: in.Policy}
+	req := api.ProvisionRequest{Name: in.Name, RAMMB: in.RAMMB, CPUs: in.CPUCount, DiskMB: in.DiskMB, Env: in.Env, Image: in.From, Policy: in.Policy, Secrets: in.Secrets}
 	var step func(context.Context) string
 	if in.Name != "" {
 		step = func(ctx context.Context) string { return stepOf(ctx, c.svc, in.Name) }

@@ -37,7 +37,7 @@ const (
 )
 
 // Credentials is what a worker is given of the owner's credentials, when it starts and when they change: real values for its proxy, and
-// what its guest gets, in which placeholders stand for them. It goes over stdin and the worker's socket, and is never written down.
+// what its guest gets, in which placeholders stand for them. It goes over the worker's socket, in parts if it must, and is never written down.
 type Credentials struct {
 	Grants []Grant `cbor:"grants,omitempty"`
 	// Env and Files are for the guest.
@@ -45,8 +45,12 @@ type Credentials struct {
 	Files []GrantFile       `cbor:"files,omitempty"`
 	// Servers are values, by name, that the owner's MCP servers on the host get. The guest has nothing of them.
 	Servers map[string]Secret `cbor:"servers,omitempty"`
+	// Watched are values, by name, of credentials that this VM was not given: they are only looked for in what it sends.
+	Watched map[string]Secret `cbor:"watched,omitempty"`
 	// Unrenewed are marks, by name, of tokens among those that a worker asked to be renewed, and for which there is no next one.
 	Unrenewed map[string]string `cbor:"unrenewed,omitempty"`
+	// More says that further parts follow, see Parts.
+	More bool `cbor:"more,omitempty"`
 }
 
 // Grant is one credential, and where it may go.
@@ -80,13 +84,15 @@ type GrantSecret struct {
 type GrantFile struct {
 	Path string `cbor:"path"`
 	Text string `cbor:"text"`
-	// Keep says that one that is there already is left alone, whoever wrote it.
-	Keep bool `cbor:"keep,omitempty"`
+	// Keep says that one that is there already is left alone, whoever wrote it. Merge says so of what is in one that is there: it is a JSON
+	// object, and gets the fields that it does not have.
+	Keep  bool `cbor:"keep,omitempty"`
+	Merge bool `cbor:"merge,omitempty"`
 }
 
 // Validate checks it; the worker does, though the service is trusted.
 func (c *Credentials) Validate() error {
-	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || len(c.Servers) > MaxGrants || len(c.Unrenewed) > MaxGrants {
+	if len(c.Grants) > MaxGrants || len(c.Files) > MaxGrantFiles || max(len(c.Servers), len(c.Watched), len(c.Unrenewed)) > MaxGrants {
 		return errors.New("too many credentials")
 	}
 	for i := range c.Grants {
@@ -94,9 +100,11 @@ func (c *Credentials) Validate() error {
 			return fmt.Errorf("credential %.40q: %w", c.Grants[i].Name, err)
 		}
 	}
-	for name, value := range c.Servers {
-		if name == "" || len(name) > 64 || !isText(name) || len(value) < MinSecret || len(value) > MaxSecret {
-			return fmt.Errorf("the secret %.40q of MCP servers is not as it can be", name)
+	for _, values := range []map[string]Secret{c.Servers, c.Watched} {
+		for name, value := range values {
+			if name == "" || len(name) > 64 || !isText(name) || len(value) < MinSecret || len(value) > MaxSecret {
+				return fmt.Errorf("the secret %.40q is not as it can be", name)
+			}
 		}
 	}
 	for name, mark := range c.Unrenewed {

@@ -47,6 +47,8 @@ type VMSpec struct {
 	// Family is what placeholders of credentials are derived from; a fork has its parent's. A worker that has one is told of credentials
 	// before its guest is let at work.
 	Family string `json:"family,omitempty"`
+	// Secrets are the names of those that it has; nil is all of the owner's, an empty list none.
+	Secrets []string `json:"secrets,omitzero"`
 	// Mounts are directories of the host that it shares, besides its workspace.
 	Mounts []Mount `json:"mounts,omitempty"`
 	// Network is how its way out is set up; AskTimeoutMS how long a question to the owner stands, 0 for the default.

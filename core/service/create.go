@@ -148,7 +148,10 @@ func (s *Service) newSpec(req api.ProvisionRequest, set *config.Settings) (proto
 	spec := proto.VMSpec{
 		ID: req.Name, Name: req.Name, CPUs: orElse(req.CPUs, set.VM.CPUs), MemoryMB: orElse(req.RAMMB, set.VM.RAMMB),
 		DiskMB: orElse(req.DiskMB, set.VM.DiskMB), Env: req.Env, AssetVersion: version, MachineID: newMachineID(), CreatedNS: time.Now().UnixNano(),
-		Cold: req.Cold, Mounts: req.Mounts, Policy: req.Policy,
+		Cold: req.Cold, Mounts: req.Mounts, Policy: req.Policy, Secrets: req.Secrets,
+	}
+	if err := s.checkChoice(req.Secrets); err != nil {
+		return none, err
 	}
 	if req.Image != "" {
 		if err := s.ofImage(&spec, req); err != nil {

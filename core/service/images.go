@@ -65,7 +65,7 @@ func (s *Service) keep(ctx context.Context, v *vm, on image.Shelf, name, descrip
 	}
 	img, err := s.keepIn(ctx, w, dir, image.Manifest{
 		Name: name, Description: description, AssetVersion: w.spec.AssetVersion, CPUs: w.spec.CPUs, MemoryMB: w.spec.MemoryMB,
-		DiskMB: w.spec.DiskMB, Env: w.spec.Env, Mounts: w.spec.Mounts, Policy: rules, Family: w.spec.Family, Budget: w.spec.BudgetFamily(),
+		DiskMB: w.spec.DiskMB, Env: w.spec.Env, Mounts: w.spec.Mounts, Policy: rules, Family: w.spec.Family, Secrets: w.spec.Secrets, Budget: w.spec.BudgetFamily(),
 		From: w.spec.ID, Parent: w.spec.Image,
 	})
 	if err != nil {
@@ -185,6 +185,9 @@ func (s *Service) ofImage(spec *proto.VMSpec, req api.ProvisionRequest) error {
 	spec.CPUs, spec.MemoryMB = orElse(req.CPUs, i.CPUs), orElse(req.RAMMB, i.MemoryMB)
 	spec.ForkedMemory = i.HasMemory() && !req.Cold
 	spec.Family = i.Family
+	if spec.Secrets == nil {
+		spec.Secrets = i.Secrets
+	}
 	// The guest's memory knows the directories of the VM that was forked by their places in this list.
 	spec.Mounts = slices.Concat(i.Mounts, req.Mounts)
 	if len(spec.Mounts) >= proto.MaxShares {

@@ -72,7 +72,7 @@ func (s *Service) describe(w view) api.SandboxInfo {
 	info := api.SandboxInfo{
 		ID: w.spec.ID, Name: w.spec.Name, Status: w.state, Persistent: w.spec.Name != "",
 		RAMMB: w.spec.MemoryMB, CPUs: w.spec.CPUs, DiskMB: w.spec.DiskMB, Version: w.spec.AssetVersion,
-		CreatedAt: time.Unix(0, w.spec.CreatedNS).UTC().Format(time.RFC3339), Dir: w.dir.Dir(), LastError: w.lastError, Image: w.spec.Image, Idle: w.sleeps(), Mounts: w.spec.Mounts,
+		CreatedAt: time.Unix(0, w.spec.CreatedNS).UTC().Format(time.RFC3339), Dir: w.dir.Dir(), LastError: w.lastError, Image: w.spec.Image, Idle: w.sleeps(), Mounts: w.spec.Mounts, Secrets: w.spec.Secrets,
 	}
 	if w.life == nil {
 		return info

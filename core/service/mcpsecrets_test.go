@@ -120,7 +120,7 @@ func TestSignInsToServersAreRenewed(t *testing.T) {
 	if again, _ := store.Renew(t.Context(), credential.Client(http.DefaultTransport), now); again {
 		t.Error("it was renewed again at once")
 	}
-	if c := credential.For([]credential.Entry{e}, "family"); len(c.Grants)+len(c.Env)+len(c.Files) != 0 {
+	if c := credential.For([]credential.Entry{e}, "family", nil); len(c.Grants)+len(c.Env)+len(c.Files) != 0 {
 		t.Error("a VM has a placeholder of it")
 	}
 }

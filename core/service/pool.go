@@ -145,7 +145,7 @@ func alike(a, b proto.VMSpec) bool {
 
 // fromPool hands a ready VM out, if there is one that does; nil if not.
 func (s *Service) fromPool(ctx context.Context, spec proto.VMSpec, set *config.Settings) (*vm, error) {
-	if set.VM.PoolSize == 0 || spec.Name != "" || spec.Image != "" || spec.Cold || len(spec.Env) > 0 || len(spec.Mounts) > 0 || spec.Policy != "" {
+	if set.VM.PoolSize == 0 || spec.Name != "" || spec.Image != "" || spec.Cold || len(spec.Env) > 0 || len(spec.Mounts) > 0 || spec.Policy != "" || spec.Secrets != nil {
 		return nil, nil //nolint:nilnil // no pool is no VM
 	}
 	for _, v := range s.all() {

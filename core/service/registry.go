@@ -43,6 +43,8 @@ type Entry struct {
 	Mounts []proto.Mount `json:"mounts,omitempty"`
 	// Family is what its placeholders of credentials are derived from.
 	Family string `json:"family,omitempty"`
+	// Secrets are the names of those that it has; nil is all.
+	Secrets []string `json:"secrets,omitzero"`
 	// Budget is whose budgets it shares, if it was forked.
 	Budget string `json:"budget,omitempty"`
 	// UID is what its hypervisor runs as when the service is root; 0 otherwise.
@@ -57,14 +59,14 @@ type registryFile struct {
 func entryOf(s proto.VMSpec) Entry {
 	return Entry{
 		Name: s.Name, RAMMB: s.MemoryMB, CPUs: s.CPUs, DiskMB: s.DiskMB, BaseVersion: s.AssetVersion,
-		CreatedAt: time.Unix(0, s.CreatedNS).UTC(), MachineID: s.MachineID, Env: s.Env, UID: s.UID, Mounts: s.Mounts, Family: s.Family, Budget: s.Budget,
+		CreatedAt: time.Unix(0, s.CreatedNS).UTC(), MachineID: s.MachineID, Env: s.Env, UID: s.UID, Mounts: s.Mounts, Family: s.Family, Secrets: s.Secrets, Budget: s.Budget,
 	}
 }
 
 func (e Entry) spec() proto.VMSpec {
 	return proto.VMSpec{
 		ID: e.Name, Name: e.Name, CPUs: e.CPUs, MemoryMB: e.RAMMB, DiskMB: e.DiskMB, Env: e.Env, AssetVersion: e.BaseVersion,
-		MachineID: e.MachineID, CreatedNS: e.CreatedAt.UnixNano(), UID: e.UID, GID: e.UID, Mounts: e.Mounts, Family: e.Family, Budget: e.Budget,
+		MachineID: e.MachineID, CreatedNS: e.CreatedAt.UnixNano(), UID: e.UID, GID: e.UID, Mounts: e.Mounts, Family: e.Family, Secrets: e.Secrets, Budget: e.Budget,
 	}
 }
 

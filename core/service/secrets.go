@@ -93,6 +93,26 @@ func (s *Service) TestSecret(ctx context.Context, name string) (api.SecretTest, 
 	return api.SecretTest{Good: t.Good, Status: t.Status, Detail: t.Detail}, err //nolint:wrapcheck // a fault
 }
 
+// checkChoice checks which secrets a VM is to have: each must be there, and be for VMs. nil is all.
+func (s *Service) checkChoice(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if len(names) > proto.MaxGrants {
+		return fault.New(fault.OutOfRange, "%d secrets are more than the %d that a VM can have", len(names), proto.MaxGrants)
+	}
+	for _, name := range names {
+		e, err := s.secrets.Get(name)
+		if err != nil {
+			return err //nolint:wrapcheck // a fault
+		}
+		if e.Kind == credential.ForServers {
+			return fault.New(fault.Invalid, "secret %s is for MCP servers on this machine, and no VM has it", name).WithHint("leave it out")
+		}
+	}
+	return nil
+}
+
 func (s *Service) providers() *http.Client {
 	transport := s.opts.Transport
 	if transport == nil {
@@ -108,7 +128,7 @@ func (s *Service) credentialsOf(w view) *proto.Credentials {
 		s.log.Warn("the secrets cannot be read; a VM goes without", "vm", w.spec.ID, "error", err)
 		return &proto.Credentials{}
 	}
-	c := credential.For(all, w.spec.Family)
+	c := credential.For(all, w.spec.Family, w.spec.Secrets)
 	c.Servers = s.serverSecrets(all)
 	c.Unrenewed = s.refused.without(c.Servers)
 	return &c
@@ -119,7 +139,10 @@ func (s *Service) introduce(ctx context.Context, conn *workerclient.Conn, w view
 	if w.spec.Family == "" {
 		return nil
 	}
-	_, err := conn.Call(ctx, proto.WorkerRequest{Op: proto.OpCredentials, Credentials: s.credentialsOf(w)})
+	parts, err := s.credentialsOf(w).Parts()
+	for i := 0; i < len(parts) && err == nil; i++ {
+		_, err = conn.Call(ctx, proto.WorkerRequest{Op: proto.OpCredentials, Credentials: parts[i]})
+	}
 	if fault.Is(err, fault.Invalid) {
 		s.log.Warn("a worker does not take the credentials", "vm", w.spec.ID, "error", err)
 		return nil

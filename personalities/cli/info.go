@@ -75,6 +75,7 @@ func describe(vm api.SandboxInfo) string {
 		{"size", fmt.Sprintf("%s RAM, %d CPUs, %s disk", gigabytes(vm.RAMMB), vm.CPUs, gigabytes(vm.DiskMB))},
 		{"on disk", onDisk(vm.SizeBytes)},
 		{"shares", mountsText(vm.Mounts)},
+		{"secrets", secretsText(vm.Secrets)},
 		{"image", vm.Image},
 		{"guest image", vm.Version},
 		{"created", vm.CreatedAt},
@@ -101,6 +102,17 @@ func describe(vm api.SandboxInfo) string {
 		all = append(all, field{"last error", clean(line)})
 	}
 	return fields(all)
+}
+
+// secretsText says which secrets a VM has; nothing when it has all.
+func secretsText(names []string) string {
+	if names == nil {
+		return ""
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return "only " + clean(strings.Join(names, ", "))
 }
 
 func mountsText(all []proto.Mount) string {

@@ -97,9 +97,11 @@ func modelsText(page api.HistoryPage) string {
 
 // costText is a sum of costs, some of which may not be known.
 func costText(usd float64, unknown int64) string {
-	text := fmt.Sprintf("%.4f USD", usd)
-	if unknown > 0 {
-		text += fmt.Sprintf(" and %d of unknown cost", unknown)
+	switch {
+	case unknown > 0 && usd == 0:
+		return "cost not known"
+	case unknown > 0:
+		return fmt.Sprintf("%.4f USD and %d of unknown cost", usd, unknown)
 	}
-	return text
+	return fmt.Sprintf("%.4f USD", usd)
 }

@@ -14,6 +14,7 @@ import (
 
 	"capsem/core/api"
 	"capsem/core/client"
+	"capsem/core/credential"
 	"capsem/core/fault"
 	"capsem/core/policy"
 	"capsem/core/proto"
@@ -29,6 +30,8 @@ func sizeFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "mount", Aliases: []string{"v", "volume"}, Usage: "share a directory, `DIR[:GUESTDIR][:ro]`; at /mnt/NAME if nothing is said"},
 		&cli.BoolFlag{Name: "force-mount", Usage: "share a directory that holds all your files, or capsem's"},
 		&cli.StringFlag{Name: "policy", Usage: "rules of the VM's own in `FILE`, which narrow what policy.toml allows"},
+		&cli.StringSliceFlag{Name: "secret", Usage: "of the stored secrets it gets only `NAME`; again for more (all without this)"},
+		&cli.BoolFlag{Name: "no-secrets", Usage: "it gets none of the stored secrets"},
 		&cli.BoolFlag{Name: "cold", Usage: "boot it, rather than go on from a saved guest"},
 	}
 }
@@ -60,6 +63,9 @@ func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, erro
 		return req, err
 	}
 	req.ForceMounts = c.Bool("force-mount")
+	if req.Secrets, err = chosenSecrets(c); err != nil {
+		return req, err
+	}
 	if req.Policy, err = ownRules(c.String("policy")); err != nil {
 		return req, err
 	}
@@ -69,6 +75,26 @@ func (s *session) newVM(c *cli.Context, name string) (api.ProvisionRequest, erro
 		}
 	}
 	return req, nil
+}
+
+// chosenSecrets reads --secret and --no-secrets; nil is neither.
+func chosenSecrets(c *cli.Context) ([]string, error) {
+	names := c.StringSlice("secret")
+	if c.Bool("no-secrets") {
+		if len(names) > 0 {
+			return nil, fault.New(fault.Invalid, "--secret and --no-secrets exclude each other")
+		}
+		return []string{}, nil
+	}
+	for _, name := range names {
+		if err := credential.CheckName(name); err != nil {
+			return nil, err //nolint:wrapcheck // a fault
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return names, nil
 }
 
 // ownRules reads --policy FILE.

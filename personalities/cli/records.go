@@ -140,11 +140,29 @@ func entryText(e api.RecordEntry) string {
 	case "dns":
 		return strings.TrimSpace(get("decision") + " " + get("query_type") + " " + get("name") + " " + get("response_code"))
 	}
+	if e.Kind == "model" {
+		return callText(get)
+	}
+	if e.Kind == "substitution" {
+		return strings.TrimSpace(get("action") + " secret " + get("credential") + " " + get("domain") + " " + get("place"))
+	}
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
 		all = append(all, name+"="+get(name))
 	}
 	return strings.Join(all, " ")
+}
+
+// callText is a call of a model in one line; capsem models says more.
+func callText(get func(string) string) string {
+	text := get("provider") + " " + get("model") + " " + get("status_code")
+	if in, out := get("input_tokens"), get("output_tokens"); in+out != "" {
+		text += "  " + in + " tokens in, " + out + " out"
+	}
+	if stop := get("stop_reason"); stop != "" {
+		text += "  " + stop
+	}
+	return strings.TrimSpace(text)
 }
 
 func (s *session) sessions(ctx context.Context, c *cli.Context) error {
@@ -282,10 +300,8 @@ func (s *session) stats(ctx context.Context, c *cli.Context) error {
 	fmt.Fprintf(w, "requests\t%d\t(%d allowed, %d denied, %d failed)\n", t.Requests, t.Allowed, t.Denied, t.Errors)
 	fmt.Fprintf(w, "bytes sent\t%s\nbytes received\t%s\n", byteSize(t.BytesSent), byteSize(t.BytesReceived))
 	fmt.Fprintf(w, "name lookups\t%d\t(%d denied)\nquestions to you\t%d\n", t.DNSQueries, t.DNSDenied, t.Approvals)
-	fmt.Fprintf(w, "model calls\t%d\t(%d tokens in, %d out, %.2f USD)\ntool calls\t%d\n", t.ModelCalls, t.InputTokens, t.OutputTokens, t.CostUSD, t.ToolCalls+t.MCPCalls)
-	if t.CostUnknown > 0 {
-		fmt.Fprintf(w, "cost not known\t%d\tmodel calls\n", t.CostUnknown)
-	}
+	fmt.Fprintf(w, "model calls\t%d\t(%d tokens in, %d out, %s)\n", t.ModelCalls, t.InputTokens, t.OutputTokens, costText(t.CostUSD, t.CostUnknown))
+	fmt.Fprintf(w, "tool calls\t%d\n", t.ToolCalls+t.MCPCalls)
 	if t.Lost > 0 {
 		fmt.Fprintf(w, "not recorded\t%d\n", t.Lost)
 	}

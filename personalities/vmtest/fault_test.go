@@ -64,7 +64,7 @@ func TestALongHomeWorksAndDoctorPasses(t *testing.T) {
 	if err := os.MkdirAll(home.Dir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := assetstest.Fill(t.Context(), home); err != nil {
+	if err := assetstest.Fill(t.Context(), home, assetstest.Minimal); err != nil {
 		t.Fatal(err)
 	}
 	in := newInstall(t, home)

@@ -1,5 +1,5 @@
-// Package assetstest gives tests a CAPSEM_HOME with the minimal guest image. The image is built once per content and kept in
-// a cache outside the tree; each test gets a copy of its own.
+// Package assetstest gives tests a CAPSEM_HOME with a guest image. An image is built once per content and kept in a cache
+// outside the tree; each test gets a copy of its own.
 package assetstest
 
 import (
@@ -19,11 +19,11 @@ import (
 	"capsem/core/paths"
 )
 
-// Profile is the recipe that tests boot.
-const Profile = "minimal"
+// Minimal is the recipe that tests boot, Dev what users get: for tests of what only that has.
+const Minimal, Dev = "minimal", "dev"
 
-// Cache is the installation in which the image for tests is kept: below CAPSEM_TEST_CACHE, else the user's cache directory.
-func Cache() (paths.Home, error) {
+// Cache is the installation in which an image for tests is kept: below CAPSEM_TEST_CACHE, else the user's cache directory.
+func Cache(profile string) (paths.Home, error) {
 	root := os.Getenv("CAPSEM_TEST_CACHE")
 	if root == "" {
 		dir, err := os.UserCacheDir()
@@ -33,23 +33,23 @@ func Cache() (paths.Home, error) {
 		root = filepath.Join(dir, "capsem-test")
 	}
 	// A lock of an installation does not count here: the image for tests is that of the repository.
-	id, err := build.Identity(paths.Home(filepath.Join(root, "none")), Profile, runtime.GOARCH)
+	id, err := build.Identity(paths.Home(filepath.Join(root, "none")), profile, runtime.GOARCH)
 	if err != nil {
 		return "", err //nolint:wrapcheck // says what it did
 	}
 	return paths.Home(filepath.Join(root, id)), nil
 }
 
-// Prepare makes sure that the image is in the cache, with the guest agent of this binary. Several processes may do so at once:
-// one builds, the others wait.
-func Prepare(ctx context.Context, progress func(build.Step)) (set *assets.Set, err error) {
-	err = withImage(ctx, progress, func(s *assets.Set) error { set = s; return nil })
+// Prepare makes sure that the image of a profile is in the cache, with the guest agent of this binary. Several processes may do
+// so at once: one builds, the others wait.
+func Prepare(ctx context.Context, profile string, progress func(build.Step)) (set *assets.Set, err error) {
+	err = withImage(ctx, profile, progress, func(s *assets.Set) error { set = s; return nil })
 	return set, err
 }
 
 // withImage calls use with the image in the cache, which no other process changes meanwhile.
-func withImage(ctx context.Context, progress func(build.Step), use func(*assets.Set) error) (err error) {
-	home, err := Cache()
+func withImage(ctx context.Context, profile string, progress func(build.Step), use func(*assets.Set) error) (err error) {
+	home, err := Cache(profile)
 	if err != nil {
 		return err
 	}
@@ -59,16 +59,16 @@ func withImage(ctx context.Context, progress func(build.Step), use func(*assets.
 		return err //nolint:wrapcheck // says what it did
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	set, err := prepare(ctx, home, progress)
+	set, err := prepare(ctx, home, profile, progress)
 	if err != nil {
 		return err
 	}
 	return use(set)
 }
 
-func prepare(ctx context.Context, home paths.Home, progress func(build.Step)) (*assets.Set, error) {
+func prepare(ctx context.Context, home paths.Home, profile string, progress func(build.Step)) (*assets.Set, error) {
 	if !whole(ctx, home) {
-		if _, err := build.Run(ctx, build.Options{Home: home, Arch: runtime.GOARCH, Profile: Profile, Progress: progress}); err != nil {
+		if _, err := build.Run(ctx, build.Options{Home: home, Arch: runtime.GOARCH, Profile: profile, Progress: progress}); err != nil {
 			return nil, err //nolint:wrapcheck // a fault, or says what it did
 		}
 	}
@@ -91,21 +91,27 @@ func whole(ctx context.Context, home paths.Home) bool {
 // Home returns a new CAPSEM_HOME with a short path and the minimal image in it, removed when the test ends.
 func Home(t testing.TB) paths.Home {
 	t.Helper()
+	return HomeOf(t, Minimal)
+}
+
+// HomeOf is a Home with the image of another profile.
+func HomeOf(t testing.TB, profile string) paths.Home {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "ct") //nolint:usetesting // sockets are made there: the path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	home := paths.Home(dir)
-	if err := Fill(t.Context(), home); err != nil {
+	if err := Fill(t.Context(), home, profile); err != nil {
 		t.Fatalf("no guest image for this test: %s", fault.Line(err))
 	}
 	return home
 }
 
-// Fill puts the minimal image into an installation.
-func Fill(ctx context.Context, home paths.Home) error {
-	return withImage(ctx, nil, func(set *assets.Set) error { return fill(ctx, home, set) })
+// Fill puts the image of a profile into an installation.
+func Fill(ctx context.Context, home paths.Home, profile string) error {
+	return withImage(ctx, profile, nil, func(set *assets.Set) error { return fill(ctx, home, set) })
 }
 
 func fill(ctx context.Context, home paths.Home, set *assets.Set) (err error) {

@@ -17,7 +17,7 @@ import (
 func stock(t *testing.T) (cache paths.Home) {
 	t.Helper()
 	t.Setenv("CAPSEM_TEST_CACHE", t.TempDir())
-	cache, err := Cache()
+	cache, err := Cache(Minimal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func stock(t *testing.T) (cache paths.Home) {
 	}
 	some := assets.Hash(nil)
 	_, failed := assets.Publish(cache, dir, assets.Entry{
-		Arch: runtime.GOARCH, Profile: Profile, RootFS: "squashfs", Kernel: "6.12", Agent: some, Recipe: some, Lock: some,
+		Arch: runtime.GOARCH, Profile: Minimal, RootFS: "squashfs", Kernel: "6.12", Agent: some, Recipe: some, Lock: some,
 	})
 	if err := errors.Join(err, failed, lock.Release()); err != nil {
 		t.Fatal(err)

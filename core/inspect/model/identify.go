@@ -58,6 +58,7 @@ type Endpoint struct {
 var vendors = map[string]string{
 	"api.anthropic.com":                 FamilyAnthropic,
 	"api.openai.com":                    FamilyOpenAI,
+	"chatgpt.com":                       FamilyOpenAI, // Codex with an account's sign-in
 	"generativelanguage.googleapis.com": FamilyGoogle,
 	"aiplatform.googleapis.com":         FamilyGoogle,
 	"cloudcode-pa.googleapis.com":       FamilyGoogle,
@@ -68,7 +69,7 @@ func Vendor(host string) string {
 	switch {
 	case strings.HasSuffix(host, "-aiplatform.googleapis.com"):
 		return FamilyGoogle
-	case strings.HasSuffix(host, ".api.openai.com"): // of a region
+	case strings.HasSuffix(host, ".api.openai.com"), strings.HasSuffix(host, ".chatgpt.com"): // of a region
 		return FamilyOpenAI
 	}
 	return vendors[host]

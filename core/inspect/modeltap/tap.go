@@ -17,8 +17,8 @@ import (
 	"capsem/core/policy"
 )
 
-// Rule is the id under which a budget refuses.
-const Rule = "capsem:budget"
+// Rule is the id under which a budget refuses, RuleSocket that under which calls of models over a WebSocket are.
+const Rule, RuleSocket = "capsem:budget", "capsem:model-socket"
 
 // Config is what a Tap needs.
 type Config struct {
@@ -59,12 +59,32 @@ func (t *Tap) ModifyRequest(req *http.Request) error {
 	c := &call{tap: t, flow: f, req: req, began: time.Now()}
 	f.Set(callKey{}, c)
 	f.AtEnd(c.end)
+	if refusal := overSocket(f, req); refusal != nil {
+		return refusal
+	}
 	e, ok := model.Identify(req.Method, f.Host, req.URL.Path)
 	if !ok {
 		return c.admitOther()
 	}
 	c.endpoint, c.isModel = e, true
 	return c.readRequest(req)
+}
+
+// overSocket refuses a WebSocket to an API of a provider that there is over HTTP too: what is said on one is not read, so neither the record
+// nor a budget would have it. The status tells clients that have both ways (Codex tries this one first) to take the other at once.
+func overSocket(f *flow.Flow, req *http.Request) *flow.Refusal {
+	if !strings.HasPrefix(f.Scheme, "ws") {
+		return nil
+	}
+	e, ok := model.Identify(http.MethodPost, f.Host, req.URL.Path)
+	if !ok || !e.Vendor || e.Shape != model.OpenAIResponses {
+		return nil
+	}
+	const reason = "calls of models over a WebSocket are not recorded or counted; the same API over HTTPS is"
+	return &flow.Refusal{
+		Status: http.StatusUpgradeRequired, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "Upgrade": {"HTTP/1.1"}, "Connection": {"Upgrade"}},
+		Body: []byte("capsem: " + reason + "\n"), Rule: RuleSocket, Reason: reason,
+	}
 }
 
 // ModifyResponse has the answer read as it passes.

@@ -73,6 +73,8 @@ type worker struct {
 	servers map[string]proto.Secret
 	// unrenewed are the tokens for which the service says there is no next one.
 	unrenewed map[string]string
+	// parts are the credentials of which more are to come.
+	parts *proto.Credentials
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -222,7 +224,16 @@ func (w *worker) answer(req proto.WorkerRequest) proto.WorkerReply {
 		st := w.status
 		return proto.WorkerReply{Status: &st}
 	case proto.OpCredentials:
-		w.env, w.servers, w.unrenewed = req.Credentials.Env, req.Credentials.Servers, req.Credentials.Unrenewed
+		all := req.Credentials
+		if w.parts != nil {
+			w.parts.Join(all)
+			all, w.parts = w.parts, nil
+		}
+		if all.More {
+			w.parts = all
+		} else {
+			w.env, w.servers, w.unrenewed = all.Env, all.Servers, all.Unrenewed
+		}
 	case proto.OpRelocate:
 		return w.relocate(req)
 	case proto.OpFork:

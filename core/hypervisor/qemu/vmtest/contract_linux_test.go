@@ -36,7 +36,7 @@ func uid() uint32 {
 // spec is a machine with the minimal image and an empty disk, which the guest formats.
 func spec(t *testing.T) hypervisor.Spec {
 	t.Helper()
-	set, err := assetstest.Prepare(t.Context(), nil)
+	set, err := assetstest.Prepare(t.Context(), assetstest.Minimal, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func openFiles(t *testing.T) int {
 }
 
 func TestMachinesLeaveNoFilesOrProcessesBehind(t *testing.T) {
-	set, err := assetstest.Prepare(t.Context(), nil)
+	set, err := assetstest.Prepare(t.Context(), assetstest.Minimal, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestMain(m *testing.M) {
 
 func parent() int {
 	ctx := context.Background()
-	set, err := assetstest.Prepare(ctx, nil)
+	set, err := assetstest.Prepare(ctx, assetstest.Minimal, nil)
 	if err != nil {
 		return 1
 	}
