@@ -14,17 +14,18 @@ const (
 
 // buffers lends memory for messages. There is a fixed number of large ones, whatever the guest sends: two for each call that may be
 // under way, its request and its answer, so that nobody waits for one: a guest that stands still reads no answers, and Save waits for
-// the calls.
+// the calls. Those that nobody has are given back to the system in time.
 type buffers struct {
-	small sync.Pool
-	large chan []byte
+	small, large sync.Pool
+	// free has a token for each large one that may be lent.
+	free chan struct{}
 }
 
 func newBuffers(inFlight int) *buffers {
 	n := 2*inFlight + 2
-	b := &buffers{large: make(chan []byte, n)}
+	b := &buffers{free: make(chan struct{}, n)}
 	for range n {
-		b.large <- nil // made when first needed
+		b.free <- struct{}{}
 	}
 	return b
 }
@@ -37,11 +38,11 @@ func (b *buffers) get(n int) []byte {
 		}
 		return make([]byte, smallSize)
 	}
-	buf := <-b.large
-	if buf == nil {
-		buf = make([]byte, largeSize)
+	<-b.free
+	if p, ok := b.large.Get().(*[largeSize]byte); ok {
+		return p[:]
 	}
-	return buf
+	return make([]byte, largeSize)
 }
 
 func (b *buffers) put(buf []byte) {
@@ -49,6 +50,7 @@ func (b *buffers) put(buf []byte) {
 	case smallSize:
 		b.small.Put((*[smallSize]byte)(buf[:smallSize]))
 	case largeSize:
-		b.large <- buf[:largeSize]
+		b.large.Put((*[largeSize]byte)(buf[:largeSize]))
+		b.free <- struct{}{}
 	}
 }

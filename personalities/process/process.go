@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	// gcPercent and memoryLimit (bytes, soft) trade a little time for memory: there may be ten workers.
+	// gcPercent trades a little time for memory: there may be ten workers. memoryLimit (bytes, soft) is far above what one that is busy
+	// has in use: near it Go collects all the time, and everything takes twice as long.
 	gcPercent   = 50
-	memoryLimit = 24 << 20
+	memoryLimit = 256 << 20
 )
 
 // Run is the worker: --home H --dir VMDIR. It returns when the VM has ended. SIGTERM and SIGINT, as the end of ctx, power the
