@@ -14,6 +14,13 @@ import (
 )
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "guestimage:", fault.Line(err))
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	for _, profile := range []string{assetstest.Minimal, assetstest.Dev} {
@@ -25,10 +32,9 @@ func main() {
 			}
 		})
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "guestimage:", fault.Line(err))
-			stop()
-			os.Exit(1)
+			return err //nolint:wrapcheck // says what it did
 		}
 		fmt.Println(set.Dir())
 	}
+	return nil
 }

@@ -52,8 +52,8 @@ func TestTheWorkspaceIsOneDirectoryOnBothSides(t *testing.T) {
 			t.Errorf("the host reads %q", got)
 		}
 	}
-	told := strings.Fields(in.ok("exec", "vm", "for i in $(seq 40); do echo $i > n$i; echo $i; done"))
-	for _, n := range told { // who is told of a file finds it
+	told := in.ok("exec", "vm", "for i in $(seq 40); do echo $i > n$i; echo $i; done")
+	for n := range strings.FieldsSeq(told) { // who is told of a file finds it
 		if got := read("n" + n); got != n+"\n" {
 			t.Errorf("n%s has %q", n, got)
 		}
