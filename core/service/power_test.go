@@ -145,8 +145,8 @@ func cuts(t *testing.T) map[string]cutCase {
 				return ""
 			}, func(s *service.Service, _ string) {
 				_, _ = s.Provision(t.Context(), api.ProvisionRequest{Name: "new", Image: "image"})
-			},
-			[]string{"", "new=Stopped", "new=Booting", "new=Running", "new=Defunct"},
+			}, // Suspended: it has the image's memory still, and goes on from that
+			[]string{"", "new=Stopped", "new=Booting", "new=Running", "new=Defunct", "new=Suspended"},
 		},
 		"suspend": {
 			vm(api.ProvisionRequest{Name: "vm"}), func(s *service.Service, id string) { _, _ = s.Suspend(t.Context(), id) },
