@@ -270,7 +270,7 @@ func (s *packStream) paths() error {
 	if len(s.filed) == 0 {
 		return nil
 	}
-	f := &files{p: s.p, req: s.req, objects: s.objects, asked: map[string]bool{}}
+	f := &files{p: s.p, req: s.req, objects: s.objects, asked: map[string]bool{}, idBytes: s.said.IDBytes()}
 	var sent []string
 	if s.err == nil {
 		sent = s.objects.Commits() // before the server is asked for more
