@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// maxRefs bounds what a server says of its branches and tags, in bytes.
+// maxRefs bounds what a server says of its branches, in bytes.
 const maxRefs = 16 << 20
 
-// ListRefs is a request to git-upload-pack of protocol 2 for the branches and tags of a repository whose ids have so many bytes.
+// ListRefs is a request to git-upload-pack of protocol 2 for the branches of a repository whose ids have so many bytes.
 func ListRefs(idBytes int) []byte {
 	b := AppendPacket(nil, "command=ls-refs\n")
 	if idBytes == 32 {
 		b = AppendPacket(b, "object-format=sha256\n")
 	}
-	b = AppendPacket(append(b, "0001"...), "peel\n")
-	for _, prefix := range []string{"HEAD", "refs/heads/", "refs/tags/"} {
+	b = append(b, "0001"...)
+	for _, prefix := range []string{"HEAD", "refs/heads/"} {
 		b = AppendPacket(b, "ref-prefix "+prefix+"\n")
 	}
 	return AppendFlush(b)
 }
 
-// ReadRefs reads what a server answers to ListRefs: where its HEAD is, if it has one, and where its branches and tags are.
+// ReadRefs reads what a server answers to ListRefs: where its HEAD is, if it has one, and where its branches are.
 func ReadRefs(src io.Reader) (head string, tips []string, err error) {
 	a := &answer{src: io.LimitReader(src, maxRefs)}
 	for {
@@ -43,17 +43,11 @@ func ReadRefs(src io.Reader) (head string, tips []string, err error) {
 		if len(f) < 2 || !validID(f[0]) {
 			continue // a branch without a commit
 		}
-		id := f[0]
-		for _, more := range f[2:] {
-			if peeled, ok := strings.CutPrefix(more, "peeled:"); ok && validID(peeled) {
-				id = peeled
-			}
-		}
 		switch {
 		case f[1] == "HEAD":
-			head = id
-		case strings.HasPrefix(f[1], "refs/heads/"), strings.HasPrefix(f[1], "refs/tags/"): // what else there is, like proposals, anybody may have put there
-			tips = append(tips, id)
+			head = f[0]
+		case strings.HasPrefix(f[1], "refs/heads/"): // tags are often made under other rules, and what else there is, like proposals, by anybody
+			tips = append(tips, f[0])
 		}
 	}
 }
