@@ -12,6 +12,8 @@ const (
 	spreadBlock = 32 << 10
 	// lookEvery is how much is written between two looks at what is free: others write to the same disk, other imports too.
 	lookEvery = 16 << 20
+	// leastTaken is what a piece takes of a disk, however short it is.
+	leastTaken = 4 << 10
 )
 
 var noBytes [spreadBlock]byte
@@ -29,7 +31,7 @@ func (s *spreader) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		part := p[done:min(len(p), done+spreadBlock)]
 		if !bytes.Equal(part, noBytes[:len(part)]) {
-			if err := s.room(int64(len(part))); err != nil {
+			if err := s.room(max(int64(len(part)), leastTaken)); err != nil {
 				return done, err
 			}
 			if _, err := s.f.WriteAt(part, s.at); err != nil {

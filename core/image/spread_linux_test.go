@@ -1,11 +1,15 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"capsem/core/fault"
@@ -77,5 +81,46 @@ func TestAnImportStopsBeforeTheDiskIsFull(t *testing.T) {
 	info, statErr := f.Stat()
 	if !fault.Is(err, fault.NoSpace) || statErr != nil || info.Size() > 40<<20 || looks < 2 || looks > 20 {
 		t.Errorf("%v after %d bytes and %d looks, %v", err, info.Size(), looks, statErr)
+	}
+}
+
+func TestShortPiecesBetweenZerosCountAsWhatTheyTake(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	looks := 0
+	s := &spreader{f: f, free: func() (int64, error) { looks++; return 1 << 40, nil }}
+	for range 2 * lookEvery / leastTaken {
+		if _, err := s.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write(noBytes[:leastTaken-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looks < 2 {
+		t.Errorf("%d looks at what is free for %d bytes", looks, 2*lookEvery)
+	}
+}
+
+func TestAFileThatIsToldOfInPiecesIsRefused(t *testing.T) {
+	var plain, b bytes.Buffer
+	w := tar.NewWriter(&plain)
+	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "workspace/x", Mode: 0o600, Size: 1, PAXRecords: map[string]string{ // the writer knows none such
+		"GNU.sparsX.major": "0", "GNU.sparsX.minor": "1", "GNU.sparsX.map": "0,1", "GNU.sparsX.numblocks": "1", "GNU.sparsX.size": "1099511627776",
+	}})
+	_, err2 := w.Write([]byte("x"))
+	z, err3 := zstd.NewWriter(&b)
+	if err := errors.Join(err, err2, err3, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = z.Write(bytes.ReplaceAll(plain.Bytes(), []byte("sparsX"), []byte("sparse")))
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(paths.Home(t.TempDir()), "x", &b); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "in pieces") {
+		t.Errorf("%v", err)
 	}
 }

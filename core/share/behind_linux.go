@@ -12,8 +12,10 @@ const (
 	// ampleFree is how much must be free for writes that the guest takes for done before they are: what others write meanwhile must not
 	// make them fail.
 	ampleFree = 256 << 20
-	// noCreditFor is how long there is none after one has failed all the same.
+	// noCreditFor is how long there is none after one has failed all the same, and each time twice as long, maxDoubled times: there are
+	// bounds that nobody tells of, like those of a user on the host's disk.
 	noCreditFor = 10 * time.Second
+	maxDoubled  = 10
 	// lateFor is how long an answer that no program waits for waits for another one: each wakes the guest.
 	lateFor = time.Millisecond
 	// lateBytes is how much may have been written by then, so that credit does not run out.
@@ -69,7 +71,7 @@ func (c *session) quietly(head wire.Header, body []byte) {
 	c.s.answer(head, body, false, func(frame []byte) error {
 		if code, _, err := wire.ParseOut(frame[wire.FrameHead:]); err == nil && code != 0 && head.Op == wire.OpWrite {
 			c.s.log.Error("a write that the guest was told is done has failed", "error", unix.Errno(-code)) //nolint:gosec // an errno of ours
-			c.s.lateFailed.Store(time.Now().UnixNano())
+			c.s.failedLate()
 		}
 		c.writing.Lock()
 		defer c.writing.Unlock()
@@ -101,9 +103,18 @@ func (c *session) lend() {
 	}
 }
 
+// failedLate notes that a write failed that the guest took for done. Those that were under way with it count as one.
+func (s *Server) failedLate() {
+	now := time.Now().UnixNano()
+	if until := s.noCreditUntil.Load(); now < until {
+		return
+	}
+	s.noCreditUntil.Store(now + int64(noCreditFor)<<min(s.lateFailures.Add(1)-1, maxDoubled))
+}
+
 // creditNow is what may be under way of writes that the guest takes for done: they must not fail.
 func (s *Server) creditNow() uint32 {
-	if s.config.ReadOnly || time.Now().UnixNano()-s.lateFailed.Load() < int64(noCreditFor) {
+	if s.config.ReadOnly || time.Now().UnixNano() < s.noCreditUntil.Load() {
 		return 0
 	}
 	if used, limit := s.quota.state(); s.quota != nil && limit-used < ampleFree {

@@ -14,6 +14,30 @@ import (
 	"capsem/core/share/wire"
 )
 
+func TestAWriteThatIsDoneInPartAfterItWasSaidToBeDoneIsToldOf(t *testing.T) {
+	needMount(t)
+	host := t.TempDir()
+	must(t, unix.Mount("small", host, "tmpfs", 0, "size=320m"))
+	t.Cleanup(func() { _ = unix.Unmount(host, unix.MNT_DETACH) })
+	r := startRig(t, host, func(c *share.Config) { c.Log = nil })
+	f, err := os.Create(r.in("f"))
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("x")
+	must(t, err)
+	r.settle()
+	full, err := os.Create(r.on("full"))
+	must(t, err)
+	defer full.Close()
+	var st unix.Statfs_t
+	must(t, unix.Statfs(host, &st))
+	must(t, unix.Fallocate(int(full.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-16<<10))
+	if _, err := f.WriteAt(make([]byte, 64<<10), 1<<20); err != nil {
+		t.Fatal("there was credit for it:", err)
+	}
+	want(t, f.Sync(), unix.ENOSPC)
+}
+
 func TestAWriteThatFailsAfterItWasSaidToBeDoneIsToldOnce(t *testing.T) {
 	needMount(t)
 	host := t.TempDir()

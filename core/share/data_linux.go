@@ -49,8 +49,8 @@ func (s *Server) read(c *call) error {
 }
 
 func (s *Server) write(c *call) error {
-	fh, off, size := c.U64(), c.U64(), c.U32()
-	c.Skip(4 + 8)
+	fh, off, size, told := c.U64(), c.U64(), c.U32(), wire.Behind(c.U32())
+	c.Skip(8)
 	flags := c.U32()
 	c.Skip(4)
 	data := c.Bytes(int(size))
@@ -87,10 +87,12 @@ func (s *Server) write(c *call) error {
 		strip(file{fd: fd}, &st)
 		s.settle(n, &st)
 	}
-	if wrote == 0 && err != nil {
+	if wrote > 0 {
+		h.dirty.Store(true)
+	}
+	if err != nil && (wrote == 0 || told) { // whoever was told that all is done must learn that it is not
 		return err
 	}
-	h.dirty.Store(true)
 	c.out = wire.AppendU32(c.out, uint32(wrote)) //nolint:gosec // at most the size
 	return nil
 }

@@ -41,11 +41,12 @@ type Server struct {
 	waiting sync.WaitGroup
 
 	requests, sent, repeated atomic.Uint64
-	// lateFailed is when a write failed that the guest took for done, in nanoseconds since 1970.
-	lateFailed atomic.Int64
-	ctx        context.Context //nolint:containedctx // ends the goroutines; Close cancels it
-	cancel     context.CancelFunc
-	closed     sync.Once
+	// noCreditUntil is until when no writes are taken for done, in nanoseconds since 1970, lateFailures how often one of those has failed.
+	noCreditUntil atomic.Int64
+	lateFailures  atomic.Int64
+	ctx           context.Context //nolint:containedctx // ends the goroutines; Close cancels it
+	cancel        context.CancelFunc
+	closed        sync.Once
 }
 
 // mount is what belongs to one mount in the guest. It changes only under the gate.

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"capsem/core/share/wire"
 )
+
+// errBroken is a stream that ended for answers before it did for requests.
+var errBroken = errors.New("the stream takes no answers any more")
 
 // credit is how many notifications a guest side is sent before it says that its kernel has taken some.
 const credit = 64
@@ -36,6 +40,8 @@ type session struct {
 
 	writing sync.Mutex
 	broken  error
+	// over says that it is broken, to who does not wait for writing.
+	over atomic.Bool
 
 	mu     sync.Mutex
 	credit int
@@ -136,6 +142,10 @@ func (c *session) take(buf []byte, n int) error {
 		c.s.buffers.put(buf)
 		return err // nothing says where the next message would begin to make sense
 	}
+	if c.isBroken() {
+		c.s.buffers.put(buf)
+		return errBroken
+	}
 	if head.Op.NoReply() {
 		c.s.silent(c, head, body)
 		c.s.buffers.put(buf)
@@ -148,6 +158,11 @@ func (c *session) take(buf []byte, n int) error {
 	}
 	alone := len(c.slots) == 0 && c.in.Buffered() == 0
 	c.slots <- struct{}{}
+	if c.isBroken() { // it was waited for
+		<-c.slots
+		c.s.buffers.put(buf)
+		return errBroken
+	}
 	call := func() {
 		defer func() { <-c.slots }()
 		defer c.s.buffers.put(buf)
@@ -176,11 +191,16 @@ func (c *session) send(frame []byte) error {
 func (c *session) write(frame []byte) error {
 	if c.broken == nil {
 		if _, c.broken = c.stream.Write(frame); c.broken != nil {
+			c.over.Store(true)
 			_ = c.stream.Close()
 		}
 	}
 	return c.broken
 }
+
+// isBroken reports whether nothing can be answered any more. What was read and not begun is left then: the guest asks again, and should it do so
+// as another machine, a fork or one that was suspended, what was done after its state was saved would be done twice.
+func (c *session) isBroken() bool { return c.over.Load() }
 
 // notify sends invalidations while the guest side takes them.
 func (c *session) notify(stop <-chan struct{}) {

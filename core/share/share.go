@@ -10,7 +10,8 @@
 // or setgid, and are never devices. Fifos and sockets may be made: the guest's kernel implements them, and the host never
 // opens what is not a regular file or a directory. File systems mounted inside the directory are not shared.
 //
-// A completed write is on the host's file system. The guest caches data, names and attributes for long, for as long as
+// A completed write is on the host's file system, or will be before anything that the guest does later can be noticed (core/share/wire, writes
+// behind). The guest caches data, names and attributes for long, for as long as
 // inotify tells of edits by others; those are sent to it as invalidations. Where inotify does not work (a file system
 // of the network, no more watches) it caches for a second, and file contents until the next open.
 package share

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,5 +239,15 @@ func TestAnEventThatIsTooLongIsToldOfWithoutItsFields(t *testing.T) {
 		if err := json.Unmarshal(out, &v); err != nil || v["session"] != "s" || v["kind"] != "net" || (v["cut"] != nil) != (limit == 100) {
 			t.Errorf("%d: %v %s", limit, err, out)
 		}
+	}
+}
+
+func TestAPipeThatNobodyReadsIsNotWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := appendTo(path, []byte("x\n")); !errors.Is(err, syscall.ENXIO) {
+		t.Errorf("%v", err)
 	}
 }

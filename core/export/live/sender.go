@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"capsem/core/export"
@@ -267,9 +268,9 @@ func withSession(msg *message, limit int) []byte {
 	return out
 }
 
-// appendTo adds to a file. It is opened each time: somebody may have moved it away.
+// appendTo adds to a file. It is opened each time: somebody may have moved it away. A pipe that nobody reads is not waited for.
 func appendTo(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return fmt.Errorf("write export: %w", err)
 	}

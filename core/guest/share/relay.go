@@ -229,7 +229,11 @@ func (m *Mount) deliver(b []byte) error {
 		return nil // an answer to what was answered, or to the INIT of ours that repeats the kernel's
 	}
 	if msg.told {
-		m.wrote(msg, unix.Errno(-code)) //nolint:gosec // ParseOut has checked it
+		errno := unix.Errno(-code) //nolint:gosec // ParseOut has checked it
+		if size, ok := wire.ParseWrote(b); code == 0 && msg.behind > 0 && (!ok || size < msg.behind) {
+			errno = unix.EIO // not all of it was written
+		}
+		m.wrote(msg, errno)
 		return nil
 	}
 	if msg.op == wire.OpFsync && code == 0 {

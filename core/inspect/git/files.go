@@ -34,11 +34,19 @@ type files struct {
 	objects *gitwire.Objects
 	// asked are the commits that the server was asked for.
 	asked map[string]bool
+	// there are the commits that are known to be on the server's branches, nil before it was asked; tips are the ends of those, head is that of HEAD.
+	there map[string]bool
+	tips  []string
+	head  string
+	// back says that it was asked for what led there, too.
+	back    bool
+	idBytes int
 }
 
 var errFetch = errors.New("the server cannot be asked for what is there")
 
-// changed gives the paths that a command changes. Everything in the pack counts, whichever command it was sent for.
+// changed gives the paths that a command changes. Everything in the pack counts, whichever command it was sent for. What is on the server and on no branch
+// of it counts too: anybody may have put it there, as a proposal, into a fork, or with a push that showed something else.
 func (f *files) changed(ctx context.Context, c *gitwire.Command, sent []string) ([]string, error) {
 	if err := f.complete(ctx, c, sent); err != nil {
 		return nil, err
@@ -48,13 +56,23 @@ func (f *files) changed(ctx context.Context, c *gitwire.Command, sent []string) 
 		for _, p := range paths {
 			all[p] = true
 		}
+		if err == nil && len(all) > gitwire.MaxPaths {
+			err = fmt.Errorf("%w: more than %d paths", gitwire.ErrTooMuch, gitwire.MaxPaths)
+		}
 		return err //nolint:wrapcheck // says what is missing
 	}
 	if _, ok := f.objects.Commit(c.New); !ok {
 		return nil, fmt.Errorf("%w: what %s is to be is no commit", gitwire.ErrMissing, c.Ref)
 	}
-	if !c.Creates() {
-		if err := add(f.objects.Between(c.Old, c.New)); err != nil {
+	from := c.Old
+	if c.Creates() {
+		var err error
+		if from, err = f.base(ctx, c.New, sent); err != nil {
+			return nil, err
+		}
+	}
+	if from != "" {
+		if err := add(f.objects.Between(from, c.New)); err != nil {
 			return nil, err
 		}
 	}
@@ -73,38 +91,57 @@ func (f *files) changed(ctx context.Context, c *gitwire.Command, sent []string) 
 
 // complete asks the server for those commits that are not in the pack.
 func (f *files) complete(ctx context.Context, c *gitwire.Command, sent []string) error {
-	var wants []string
-	want := func(id string) {
-		if _, ok := f.objects.Commit(id); !ok && !f.asked[id] && !slices.Contains(wants, id) {
-			wants = append(wants, id)
-		}
-	}
+	wants := f.outside(c.New, sent)
 	if !c.Creates() {
-		want(c.Old)
+		wants = append(wants, c.Old)
 	}
-	want(c.New)
-	for _, id := range sent {
-		commit, _ := f.objects.Commit(id)
+	return f.want(ctx, wants)
+}
+
+// outside are those commits that a new one and what was sent stand on, and that were not sent, itself if it was not.
+func (f *files) outside(id string, sent []string) (all []string) {
+	seen := map[string]bool{}
+	for _, s := range sent {
+		seen[s] = true
+	}
+	add := func(id string) {
+		if !seen[id] && len(all) <= maxWants {
+			all = append(all, id)
+		}
+		seen[id] = true
+	}
+	add(id)
+	for _, s := range sent {
+		commit, _ := f.objects.Commit(s)
 		for _, parent := range commit.Parents {
-			want(parent)
+			add(parent)
 		}
 	}
+	return all
+}
+
+// want asks the server for commits with their trees, but for those that are known.
+func (f *files) want(ctx context.Context, ids []string) error {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		_, known := f.objects.Commit(id)
+		return known || f.asked[id]
+	})
 	switch {
-	case len(wants) == 0:
+	case len(ids) == 0:
 		return nil
-	case len(wants) > maxWants:
-		return fmt.Errorf("%w: the push stands on %d commits", gitwire.ErrTooMuch, len(wants))
+	case len(ids) > maxWants:
+		return fmt.Errorf("%w: the push stands on more than %d commits", gitwire.ErrTooMuch, maxWants)
 	case f.p.m.cfg.Fetch == nil:
 		return errFetch
 	}
-	for _, id := range wants {
+	for _, id := range ids {
 		f.asked[id] = true
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	err := f.fetch(ctx, wants, true)
+	err := f.fetch(ctx, gitwire.Wants(ids, true), f.objects.ReadFetched)
 	if err != nil && ctx.Err() == nil {
-		err = f.fetch(ctx, wants, false) // not every server can leave files out
+		err = f.fetch(ctx, gitwire.Wants(ids, false), f.objects.ReadFetched) // not every server can leave files out
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errFetch, err)
@@ -113,8 +150,7 @@ func (f *files) complete(ctx context.Context, c *gitwire.Command, sent []string)
 }
 
 // fetch asks once.
-func (f *files) fetch(ctx context.Context, wants []string, noFiles bool) error {
-	body := gitwire.Wants(wants, noFiles)
+func (f *files) fetch(ctx context.Context, body []byte, read func(io.Reader) error) error {
 	host := f.p.f.Host
 	if p := f.p.f.Port; p != 0 {
 		host = net.JoinHostPort(host, strconv.Itoa(int(p)))
@@ -142,5 +178,5 @@ func (f *files) fetch(ctx context.Context, wants []string, noFiles bool) error {
 		_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 		return fmt.Errorf("%w: status %d", gitwire.ErrAnswer, res.StatusCode)
 	}
-	return f.objects.ReadFetched(res.Body) //nolint:wrapcheck // says what it did
+	return read(res.Body)
 }

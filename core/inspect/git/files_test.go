@@ -87,6 +87,15 @@ func (g *rig) another(t *testing.T, branch string) *rig {
 	return o
 }
 
+// propose has the client stand on a commit that somebody has put on the server without a branch, as a proposal is, from HEAD of main.
+func (g *rig) propose() {
+	g.t.Helper()
+	g.git(g.work, "fetch", "-q", g.bare, "main")
+	g.git(g.work, "checkout", "-q", "FETCH_HEAD")
+	g.write(map[string]string{"src/proposed": "evil"})
+	g.git(g.work, "push", "-q", g.bare, "HEAD:refs/pull/1/head", "--force")
+}
+
 // pathCase is something that a client does, and whether it may push that.
 type pathCase struct {
 	change func(g *rig)
@@ -138,10 +147,20 @@ var pathCases = map[string]pathCase{
 		g.git(g.work, "update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",src/module")
 		g.git(g.work, "commit", "-qm", "x")
 	}, refused: `"src/module"`},
-	"the root":                      {change: func(g *rig) { g.write(map[string]string{".gitmodules": "x"}) }, refused: `".gitmodules"`},
-	"a new branch with a document":  {change: func(g *rig) { g.write(map[string]string{"docs/n": "n"}) }, to: "agent/new1"},
-	"a new branch with code":        {change: func(g *rig) { g.write(map[string]string{"src/n": "n"}) }, to: "agent/new2", refused: `"src/n"`},
-	"a new branch of what is there": {change: func(*rig) {}, to: "agent/new3"},
+	"the root":                       {change: func(g *rig) { g.write(map[string]string{".gitmodules": "x"}) }, refused: `".gitmodules"`},
+	"a new branch with a document":   {change: func(g *rig) { g.write(map[string]string{"docs/n": "n"}) }, to: "agent/new1"},
+	"a new branch with code":         {change: func(g *rig) { g.write(map[string]string{"src/n": "n"}) }, to: "agent/new2", refused: `"src/n"`},
+	"a new branch of what is there":  {change: func(*rig) {}, to: "agent/new3"},
+	"a new branch of what was there": {change: func(g *rig) { g.git(g.work, "reset", "-q", "--hard", "HEAD~1") }, to: "agent/new6"},
+	"a new branch on what was there": {change: func(g *rig) {
+		g.git(g.work, "reset", "-q", "--hard", "HEAD~2")
+		g.write(map[string]string{"docs/n": "n"})
+	}, to: "agent/new7"},
+	"a new branch of what is on none": {change: func(g *rig) { g.propose() }, to: "agent/new8", refused: `"src/proposed"`},
+	"a new branch on what is on none": {change: func(g *rig) {
+		g.propose()
+		g.write(map[string]string{"docs/n": "n"})
+	}, to: "agent/new9", refused: `"src/proposed"`},
 	"a history of its own": {change: func(g *rig) {
 		g.git(g.work, "checkout", "-q", "--orphan", "alone")
 		g.write(map[string]string{"src": "", "file": ""})

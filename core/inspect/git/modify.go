@@ -38,6 +38,8 @@ type Config struct {
 // Modifier judges requests of git.
 type Modifier struct {
 	cfg Config
+	// reading has a place for each pack that is looked through: the objects of one may take a few hundred MB.
+	reading chan struct{}
 
 	mu sync.Mutex
 	// agreed is what the owner has agreed to lately: a fetch takes several requests.
@@ -50,10 +52,14 @@ const (
 	maxAgreed  = 256
 	// maxDrain is how much of a push is read to its end after it was refused: git shows an answer only after it has sent everything.
 	maxDrain = 1 << 30
+	// maxReading is how many packs are looked through at once; others wait.
+	maxReading = 2
 )
 
 // New makes a modifier.
-func New(cfg Config) *Modifier { return &Modifier{cfg: cfg, agreed: map[string]time.Time{}} }
+func New(cfg Config) *Modifier {
+	return &Modifier{cfg: cfg, reading: make(chan struct{}, maxReading), agreed: map[string]time.Time{}}
+}
 
 // pass is one request.
 type pass struct {

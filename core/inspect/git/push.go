@@ -3,11 +3,13 @@ package git
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
 	"capsem/core/detect/pipe"
 	"capsem/core/inspect/gitwire"
+	"capsem/core/mitm/flow"
 	"capsem/core/policy"
 )
 
@@ -37,7 +39,9 @@ func (p *pass) push(req *http.Request) error {
 		return nil // git begins a large push with one that says nothing
 	}
 	stream := &packStream{pushed: j, src: src, req: req}
-	stream.begin()
+	if err := stream.begin(); err != nil {
+		return err
+	}
 	pack := pipe.NewBody(src, func() error { stream.end(); return src.Close() }, stream, nil)
 	req.Body = &body{io.MultiReader(strings.NewReader(string(said.Raw)), pack), pack}
 	return nil
@@ -161,15 +165,20 @@ type packStream struct {
 	err  error
 	// objects are those of the pack, where paths matter.
 	objects *gitwire.Objects
+	turn    turn
 	// held is the end of what was read so far.
 	held, out []byte
 }
 
-// begin starts to read along, if that is needed. end has to follow.
-func (s *packStream) begin() {
+// begin starts to read along, if that is needed, when it is its turn. end has to follow.
+func (s *packStream) begin() error {
 	if len(s.unsure)+len(s.filed) == 0 {
-		return
+		return nil
 	}
+	if err := s.turn.wait(s.p.ctx, s.p.m.reading); err != nil {
+		return err
+	}
+	s.p.f.AtEnd(func(flow.End) { s.end() }) // should nobody close it
 	r, w := io.Pipe()
 	s.feed, s.done = w, make(chan struct{})
 	read := func() (*gitwire.History, error) { return gitwire.ReadHistory(r, s.said.IDBytes()) }
@@ -182,6 +191,7 @@ func (s *packStream) begin() {
 		s.got, s.err = read()
 		_ = r.CloseWithError(s.err) // what follows is of no interest, unless it was read to its end
 	}()
+	return nil
 }
 
 // end waits for what reads along.
@@ -189,6 +199,7 @@ func (s *packStream) end() {
 	if s.feed != nil {
 		_ = s.feed.CloseWithError(io.ErrUnexpectedEOF)
 		<-s.done
+		s.turn.over()
 	}
 }
 
@@ -202,6 +213,10 @@ func (s *packStream) Push(b []byte, last bool) ([]byte, error) {
 	if s.feed == nil {
 		return b, nil
 	}
+	if !s.turn.enter() {
+		return nil, net.ErrClosed
+	}
+	defer s.turn.leave()
 	_, failed := s.feed.Write(b)
 	if last && failed == nil {
 		failed = s.feed.Close()
@@ -270,7 +285,7 @@ func (s *packStream) paths() error {
 	if len(s.filed) == 0 {
 		return nil
 	}
-	f := &files{p: s.p, req: s.req, objects: s.objects, asked: map[string]bool{}}
+	f := &files{p: s.p, req: s.req, objects: s.objects, asked: map[string]bool{}, idBytes: s.said.IDBytes()}
 	var sent []string
 	if s.err == nil {
 		sent = s.objects.Commits() // before the server is asked for more

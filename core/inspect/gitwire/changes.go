@@ -8,10 +8,13 @@ import (
 )
 
 const (
-	// maxPaths bounds the paths that are told as changed, maxTreeDepth how deep they are, maxSteps how many trees are compared.
-	maxPaths     = 10_000
+	// MaxPaths bounds the paths that are told as changed, maxPath how long one is, maxTreeDepth how deep, maxSteps how many trees are compared
+	// at a time, and maxParsed how much of trees is read in all, in bytes: commits cost the guest less than to compare them costs the host.
+	MaxPaths     = 10_000
+	maxPath      = 4096
 	maxTreeDepth = 128
 	maxSteps     = 200_000
+	maxParsed    = 256 << 20
 	modeTree     = "40000"
 )
 
@@ -58,6 +61,9 @@ func (c *changes) entry(path string, was, is entry, depth int) error {
 	if was == is {
 		return nil
 	}
+	if len(path) > maxPath {
+		return fmt.Errorf("%w: a path of %d bytes", ErrTooMuch, len(path))
+	}
 	var trees [2]string
 	file := false
 	for i, e := range []entry{was, is} {
@@ -70,8 +76,8 @@ func (c *changes) entry(path string, was, is entry, depth int) error {
 		}
 	}
 	if file {
-		if len(c.paths) >= maxPaths {
-			return fmt.Errorf("%w: more than %d paths", ErrTooMuch, maxPaths)
+		if len(c.paths) >= MaxPaths {
+			return fmt.Errorf("%w: more than %d paths", ErrTooMuch, MaxPaths)
 		}
 		c.paths[path] = true
 	}

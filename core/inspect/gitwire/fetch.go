@@ -32,14 +32,21 @@ const maxFetched = 64 << 20
 
 // Wants is a request to git-upload-pack of protocol 2 for some commits with their trees: not what led to them, and, where the server knows how, no files.
 func Wants(ids []string, noFiles bool) []byte {
+	if noFiles {
+		return wants(ids, 1, "blob:none")
+	}
+	return wants(ids, 1, "")
+}
+
+func wants(ids []string, depth int, filter string) []byte {
 	b := AppendPacket(nil, "command=fetch\n")
 	if len(ids) > 0 && len(ids[0]) == 64 {
 		b = AppendPacket(b, "object-format=sha256\n")
 	}
 	b = AppendPacket(append(b, "0001"...), "no-progress\n")
-	b = AppendPacket(b, "deepen 1\n")
-	if noFiles {
-		b = AppendPacket(b, "filter blob:none\n")
+	b = AppendPacket(b, fmt.Sprintf("deepen %d\n", depth))
+	if filter != "" {
+		b = AppendPacket(b, "filter "+filter+"\n")
 	}
 	for _, id := range ids {
 		b = AppendPacket(b, "want "+id+"\n")

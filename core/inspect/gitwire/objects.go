@@ -33,8 +33,10 @@ type Objects struct {
 	idBytes int
 	commits map[string]Commit
 	// raw are the objects, for what is written as a difference to them.
-	raw     map[string]object
-	size    int
+	raw  map[string]object
+	size int
+	// parsed is how much of trees was read in all.
+	parsed  int
 	pending []*pending
 	waiting int
 }
@@ -244,6 +246,10 @@ func (o *Objects) tree(id string) (map[string]entry, error) {
 	t, ok := o.raw[id]
 	if !ok || t.kind != typeTree {
 		return nil, fmt.Errorf("%w: %.12s", ErrMissing, id)
+	}
+	const each = 256 // what one takes whatever is in it
+	if o.parsed += len(t.data) + each; o.parsed > maxParsed {
+		return nil, fmt.Errorf("%w: too many trees", ErrTooMuch)
 	}
 	for data := t.data; len(data) > 0; {
 		mode, rest, ok := bytes.Cut(data, []byte{' '})

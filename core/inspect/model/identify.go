@@ -117,6 +117,9 @@ var verbs = map[string]struct {
 // unpaid are the paths beneath /v1/ of Anthropic and OpenAI that use no tokens.
 var unpaid = []string{"files", "uploads", "moderations", "conversations", "skills", "organizations"}
 
+// ofAccounts are the ends of paths by which a model answers somebody who has signed in, beside those of shapes.
+var ofAccounts = []string{"/responses/compact", "/conversation"}
+
 // Identify says which API a request is for. host is as the proxy knows it, lower case; ok is false when it is for none.
 func Identify(method, host, rawPath string) (e Endpoint, ok bool) {
 	if method != "POST" {
@@ -149,6 +152,9 @@ func Identify(method, host, rawPath string) (e Endpoint, ok bool) {
 	if vendor == FamilyGoogle {
 		e := unknown(vendor, p)
 		return e, googlePaid(host, p)
+	}
+	if vendor == FamilyOpenAI && slices.ContainsFunc(ofAccounts, func(end string) bool { return strings.HasSuffix(p, end) }) {
+		return unknown(vendor, p), true
 	}
 	rest, v1 := strings.CutPrefix(p, "/v1/")
 	if !v1 || vendor != FamilyAnthropic && vendor != FamilyOpenAI || strings.HasSuffix(p, "/cancel") {

@@ -160,6 +160,10 @@ func TestWhoseRequestItIs(t *testing.T) {
 		// What is not known of a provider's own host costs nobody knows how much.
 		{"POST", "api.openai.com", "/" + strings.Repeat("./", 2000) + "v1/chat/completions", "openai 0 free=false"},
 		{"POST", "us.api.openai.com", "/v1/chat/completions", "openai 4 free=false"},
+		{"POST", "chatgpt.com", "/backend-api/codex/responses", "openai 5 free=false"},
+		{"POST", "chatgpt.com", "/backend-api/codex/responses/compact", "openai 0 free=false"},
+		{"POST", "chatgpt.com", "/backend-api/conversation", "openai 0 free=false"},
+		{"POST", "chatgpt.com", "/backend-api/codex/analytics-events/events", ""},
 		{"POST", "generativelanguage.googleapis.com", "/v1beta/openai/chat/completions", "google 4 free=false"},
 		{"POST", "aiplatform.googleapis.com", "/v1/projects/p/locations/l/endpoints/openapi/chat/completions", "google 4 free=false"},
 		{"POST", "generativelanguage.googleapis.com", "/v1beta/interactions", "google 0 free=false"},

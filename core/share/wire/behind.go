@@ -36,9 +36,20 @@ func ParseWrite(body []byte) (w WriteIn, ok bool) {
 	}
 	w = WriteIn{
 		Off: le.Uint64(body[8:]), Size: le.Uint32(body[writeSizeAt:]), Open: le.Uint32(body[openFlagsAt:]),
-		Behind: le.Uint32(body[writeFlagsAt:])&behindFlag != 0,
+		Behind: Behind(le.Uint32(body[writeFlagsAt:])),
 	}
 	return w, int64(w.Size) == int64(len(body)-WriteHead)
+}
+
+// Behind reports whether the write_flags of a WRITE have the mark.
+func Behind(flags uint32) bool { return flags&behindFlag != 0 }
+
+// ParseWrote reads how much was written off the answer to a WRITE, with its head.
+func ParseWrote(msg []byte) (uint32, bool) {
+	if len(msg) < OutSize+4 {
+		return 0, false
+	}
+	return le.Uint32(msg[OutSize:]), true
 }
 
 // MarkBehind marks the body of a WRITE.
