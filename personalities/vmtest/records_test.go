@@ -55,7 +55,7 @@ func TestWhatAVMDoesStaysOnRecord(t *testing.T) {
 	in.ok("create", "-n", "vm", "--ram", "512M", "--cpu", "1")
 	in.ok("exec", "vm", "echo recorded > /root/file; python3 -c 'import os; os.execv(\"/bin/true\", [\"true\", \"with an argument\"])'")
 	in.until("the guest's report", func() bool {
-		return strings.Contains(in.ok("history", "--kind", "audit", "vm"), "/usr/bin/true  true with an argument")
+		return strings.Contains(in.ok("history", "--kind", "audit", "vm"), "/usr/bin/true true with an argument")
 	})
 	if text := in.ok("history", "--kind", "file", "vm"); !strings.Contains(text, "created file") {
 		t.Errorf("files: %s", text)
