@@ -101,11 +101,11 @@ func TestJavaReadsTheStore(t *testing.T) {
 	t.Parallel()
 	keytool, err := exec.LookPath("keytool")
 	if err != nil {
-		t.Skip("no keytool here")
+		t.Fatal("no keytool, which .ci/deps test installs: ", err)
 	}
 	text, err := os.ReadFile(java)
 	if err != nil {
-		t.Skip("this machine has no store of Java's")
+		t.Fatal("no store of Java's, which .ci/deps test installs: ", err)
 	}
 	root, ca := t.TempDir(), authority(t, "capsem", true)
 	put(t, root, java, text)

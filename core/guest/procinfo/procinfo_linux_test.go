@@ -44,7 +44,7 @@ func listen(t testing.TB, network, address string) net.Listener {
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), network, address)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
@@ -55,7 +55,7 @@ func dial(t testing.TB, network, address string) net.Conn {
 	var d net.Dialer
 	c, err := d.DialContext(t.Context(), network, address)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -93,12 +93,12 @@ func TestTheProcessOfAMappedConnectionIsFound(t *testing.T) {
 	n, _ := strconv.Atoi(port)
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer unix.Close(fd)
 	mapped := netip.MustParseAddr("::ffff:127.0.0.1").As16()
 	if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: mapped, Port: n}); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	server, err := l.Accept()
 	if err != nil {
@@ -169,7 +169,7 @@ func children(t testing.TB, n int) {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = in.Close()
@@ -189,7 +189,7 @@ func TestAConnectionOfAChildNamesItsParents(t *testing.T) {
 	script := "exec 9<>/dev/tcp/" + host + "/" + port + "; read -r x <&9; exit 0"
 	cmd := exec.CommandContext(ctx, "bash", "-c", script, "an argument", "\xff\xfe")
 	if err := cmd.Start(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	server, err := l.Accept()
 	if err != nil {

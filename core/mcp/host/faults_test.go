@@ -25,7 +25,7 @@ import (
 func withServer(t *testing.T, rules string, change func(*mcp.Definition)) (*rig, *sdk.ClientSession) {
 	t.Helper()
 	if err := sandbox.Supported(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	d := program(t, "test", "all")
 	if change != nil {
@@ -244,7 +244,7 @@ func TestProgramIsKeptToItsOwnDirectory(t *testing.T) {
 
 func TestProgressResourcesPromptsAndQuestions(t *testing.T) {
 	if err := sandbox.Supported(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	d := program(t, "test", "all")
 	d.Elicitation = true

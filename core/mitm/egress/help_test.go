@@ -179,7 +179,7 @@ func serveAt(t *testing.T, at string, config *tls.Config) *server {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", at)
 	if err != nil {
-		t.Skipf("no listener at %s: %v", at, err)
+		t.Fatalf("no listener at %s: %v", at, err)
 	}
 	s := &server{listener: l, port: netip.MustParseAddrPort(l.Addr().String()).Port()}
 	var wg sync.WaitGroup
