@@ -23,40 +23,9 @@ import (
 	"capsem/core/proto"
 )
 
-// links is a link whose session may change.
-type links struct {
-	mu      sync.Mutex
-	session link.Session
-	changed chan struct{}
-}
-
-func (l *links) Session(ctx context.Context) (link.Session, error) {
-	for {
-		l.mu.Lock()
-		s, changed := l.session, l.changed
-		l.mu.Unlock()
-		if s != nil {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (l *links) set(s link.Session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.session = s
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
 // rig is a dns-proxy in a network like the guest's, with the host at the other end.
 type rig struct {
-	links *links
+	links *guesttest.Links
 	host  link.Session
 	in    link.Listener
 	stop  func()
@@ -65,7 +34,7 @@ type rig struct {
 func start(t *testing.T, s Server) *rig {
 	t.Helper()
 	nettest.Up(t)
-	r := &rig{links: &links{changed: make(chan struct{})}}
+	r := &rig{links: guesttest.NewLinks()}
 	finder := procinfo.New("/proc")
 	s.Links, s.Processes, s.Log = r.links, finder, guesttest.Log()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -93,7 +62,7 @@ func (r *rig) connect(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.host, r.in = host, in
-	r.links.set(guest)
+	r.links.Set(guest)
 }
 
 func (r *rig) accept(t *testing.T) link.Stream {
